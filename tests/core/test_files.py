@@ -77,16 +77,18 @@ def test_a_link_without_an_end_is_refused_and_stays(tmp_path: Path, name: str) -
 
 
 def test_a_new_file_has_what_the_umask_leaves_and_an_old_one_what_it_had(tmp_path: Path) -> None:
+    # With the longest name that a disk allows: a temporary name made of the whole of it would be too long.
+    new, old = tmp_path / ("n" * 255), tmp_path / "old"
     before = os.umask(0o027)
     try:
-        write_text(tmp_path / "new", "")
-        write_text(tmp_path / "old", "")
-        (tmp_path / "old").chmod(0o600)
-        write_text(tmp_path / "old", "again")
+        write_text(new, "")
+        write_text(old, "")
+        old.chmod(0o600)
+        write_text(old, "again")
     finally:
         os.umask(before)
 
-    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("new", "old")] == [0o640, 0o600]
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {new.name: 0o640, "old": 0o600}
 
 
 def test_what_a_killed_write_left_is_removed_by_the_next_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
@@ -124,45 +126,38 @@ def test_what_the_system_refuses_is_an_error_with_the_path(
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission denied")],
+    ("number", "said", "fails"),
+    [
+        (errno.ENOSPC, "the disk is full", ["os.fsync"]),
+        (errno.EACCES, "permission denied", ["os.fsync"]),
+        (errno.EROFS, "the file system is read-only", ["os.open", "pathlib.Path.unlink"]),
+    ],
 )
 def test_a_disk_that_refuses_leaves_the_old_file_and_ends_a_command_with_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    said: str,
+    fails: list[str],
 ) -> None:
     target = tmp_path / "recipe.json"
     write_text(target, "old")
 
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "some temporary file")
 
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(ChatbenchError, match=rf"recipe\.json: .*{said}"):
-        write_bytes(target, b"new")
+    with monkeypatch.context() as patched:
+        for name in fails:
+            patched.setattr(name, refuse)
+        with pytest.raises(ChatbenchError, match=rf"recipe\.json: {said}"):
+            write_bytes(target, b"new")
     monkeypatch.setattr("chatbench.core.settings.recipe_lines", refuse)  # an error from anywhere, not only from writing
 
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
     assert main(["recipes"]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_on_a_read_only_file_system_the_error_names_the_file_that_was_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "some temporary file")
-
-    monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(ChatbenchError, match=r"report\.html: the file system is read-only"):
-        write_text(tmp_path / "report.html", "new")
-
-
-def test_names_of_any_length_that_a_disk_allows_can_be_written(tmp_path: Path) -> None:
-    # A temporary name made of the whole name would be too long.
-    write_text(tmp_path / ("n" * 255), "x")
-
-    assert [path.name for path in tmp_path.iterdir()] == ["n" * 255]
 
 
 @pytest.mark.parametrize(
@@ -210,13 +205,26 @@ def test_a_byte_order_mark_is_read_over_and_other_encodings_are_told_with_their_
         read_json(path)
 
 
+TWO_COLUMNS = [["a", "b"], ["1,5", "2"]]
+BOOK = "word " * 40_000
+
+
 @pytest.mark.parametrize(
-    "text", ["a;b\r\n1,5;2\r\n", "sep=;\r\na;b\r\n1,5;2\r\n", "a\tb\n1,5\t2\n", '\ufeffa,b\n"1,5",2\n']
+    ("text", "rows"),
+    [
+        ("a;b\r\n1,5;2\r\n", TWO_COLUMNS),
+        ("sep=;\r\na;b\r\n1,5;2\r\n", TWO_COLUMNS),
+        ("a\tb\n1,5\t2\n", TWO_COLUMNS),
+        ('\ufeffa,b\n"1,5",2\n', TWO_COLUMNS),
+        ("sep=;\na,b\n1,2\n", [["a,b"], ["1,2"]]),  # one column, as the file says
+        (f'a\n"{BOOK}"\n', [["a"], [BOOK]]),  # not half-written
+    ],
+    ids=range(6),
 )
-def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str) -> None:
+def test_a_csv_is_read_as_spreadsheets_write_it(tmp_path: Path, text: str, rows: list[list[str]]) -> None:
     (tmp_path / "x.csv").write_bytes(text.encode())
 
-    assert read_csv(tmp_path / "x.csv") == [["a", "b"], ["1,5", "2"]]
+    assert read_csv(tmp_path / "x.csv") == rows
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])
@@ -226,18 +234,6 @@ def test_a_comma_in_the_header_is_not_taken_for_the_separator(tmp_path: Path, ma
     for quote in ("", '"'):
         (tmp_path / "x.csv").write_text("\n" + "\n".join(mark.join(f"{quote}{c}{quote}" for c in row) for row in rows))
         assert [row for row in read_csv(tmp_path / "x.csv") if row] == rows
-
-
-def test_a_separator_that_the_file_names_is_taken_even_if_it_has_one_column(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("sep=;\na,b\n1,2\n")
-
-    assert read_csv(tmp_path / "x.csv") == [["a,b"], ["1,2"]]
-
-
-def test_a_cell_of_a_whole_book_is_no_half_written_file(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text(f'a\n"{"word " * 40_000}"\n')
-
-    assert len(read_csv(tmp_path / "x.csv")[1][0]) == 200_000
 
 
 def test_no_cell_is_a_formula_or_breaks_its_row_and_all_cells_come_back(tmp_path: Path) -> None:
@@ -250,14 +246,11 @@ def test_no_cell_is_a_formula_or_breaks_its_row_and_all_cells_come_back(tmp_path
     assert harmless(-0.5) == -0.5
 
 
-def test_what_is_printed_cannot_act_on_a_terminal() -> None:
+def test_what_is_printed_cannot_act_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         printable("a\x1b[2J\u202eb\u2028c\ud800 naïve 数 👩\u200d🔬\n\t")
         == "a\ufffd[2J\ufffdb\ufffdc\ufffd naïve 数 👩\ufffd🔬\n\t"
     )
-
-
-def test_an_error_is_printed_without_what_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-study", "no\x1b[2Jwhere"]) == 2
     assert "no\ufffd[2Jwhere" in capsys.readouterr().err
 

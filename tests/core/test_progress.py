@@ -1,8 +1,11 @@
-"""Progress on a terminal and elsewhere, against a clock that is set by hand."""
+"""Progress on a terminal and elsewhere, against a clock that is set by hand; requests to stop."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from io import StringIO
 
 import pytest
@@ -10,42 +13,36 @@ from rich.console import Console
 from tests.support.clock import Clock
 
 from chatbench.core import progress
-from chatbench.core.progress import WorkProgress, tracked
+from chatbench.core.progress import StopRequest, WorkProgress, tracked
 
 
-def test_without_a_terminal_a_line_comes_after_ten_seconds_and_each_time_that_the_time_has_doubled() -> None:
+@pytest.mark.parametrize(
+    ("already", "calls", "lines"),
+    [
+        (
+            0,
+            [(now, int(100 * now), 10_000) for now in (0.1, 9.9, 10.0, 19.0, 25.0, 49.0, 51.0)],
+            ["1,000/10,000 parts  100/s  0:01:30", "2,500/10,000 parts  100/s  0:01:15",
+             "5,100/10,000 parts  100/s  0:00:49"],
+        ),
+        # After hours a line still comes every ten minutes.
+        (0, [(7200.0, 3, 9), (7790.0, 3, 9), (7801.0, 3, 9)],
+         ["3/9 parts  0.00042/s  4:00:00", "3/9 parts  0.00038/s  4:20:02"]),
+        # The rate is of this run, not of what was there before.
+        (900, [(10.0, 910, 1000)], ["910/1,000 parts  1/s  0:01:30"]),
+    ],
+)  # fmt: skip
+def test_without_a_terminal_a_line_comes_after_ten_seconds_and_each_time_that_the_time_has_doubled(
+    already: int, calls: list[tuple[float, int, int]], lines: list[str]
+) -> None:
     shown, clock = StringIO(), Clock()
+    name = "[bold]work"  # not markup
 
-    with WorkProgress("[bold]split", "tokens", console=Console(file=shown), clock=clock) as view:  # a name, not markup
-        for clock.now in (0.1, 9.9, 10.0, 19.0, 25.0, 49.0, 51.0):
-            view(int(100 * clock.now), 10_000)
+    with WorkProgress(name, "parts", already=already, console=Console(file=shown), clock=clock) as view:
+        for clock.now, done, total in calls:
+            view(done, total)
 
-    assert shown.getvalue().splitlines() == [
-        "[bold]split: 1,000/10,000 tokens  100/s  0:01:30 left",
-        "[bold]split: 2,500/10,000 tokens  100/s  0:01:15 left",
-        "[bold]split: 5,100/10,000 tokens  100/s  0:00:49 left",
-    ]
-
-
-def test_after_hours_a_line_still_comes_every_ten_minutes() -> None:
-    shown, clock = StringIO(), Clock()
-
-    with WorkProgress("long", "splits", console=Console(file=shown), clock=clock) as view:
-        for clock.now in (7200.0, 7790.0, 7801.0):
-            view(3, 9)
-
-    assert shown.getvalue().count("0.00038/s") == 1
-    assert len(shown.getvalue().splitlines()) == 2
-
-
-def test_the_rate_and_the_time_left_are_of_this_run_not_of_what_was_there_before() -> None:
-    shown, clock = StringIO(), Clock()
-
-    with WorkProgress("ai-alone", "replies", already=900, console=Console(file=shown), clock=clock) as view:
-        clock.now = 10.0
-        view(910, 1000)
-
-    assert shown.getvalue() == "ai-alone: 910/1,000 replies  1/s  0:01:30 left\n"
+    assert shown.getvalue().splitlines() == [f"{name}: {line} left" for line in lines]
 
 
 @pytest.mark.parametrize("seconds", [9.0, 11.0])
@@ -92,3 +89,25 @@ def test_items_are_given_as_they_are_with_progress(monkeypatch: pytest.MonkeyPat
     assert list(tracked("abc", "letters", "letters")) == ["a", "b", "c"]
     assert shown.getvalue().splitlines()[-1].startswith("letters: ")
     assert list(tracked([], "nothing", "letters")) == []
+
+
+def test_the_first_sigterm_is_a_request_and_the_second_kills() -> None:
+    with StopRequest() as stop:
+        assert not stop.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_thread_that_gets_no_signals_works_all_the_same() -> None:
+    asked: list[bool] = []
+
+    def work() -> None:
+        with StopRequest() as stop:
+            asked.append(stop.asked)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert asked == [False]

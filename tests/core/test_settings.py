@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.settings import Settings, model_key, recipe_of, resolve_settings, trainers_own
+from chatbench.core.settings import Settings, model_key, resolve_settings, trainers_own
 
 
 def overrides(tmp_path: Path, **values: object) -> Path:
@@ -96,47 +96,38 @@ def test_values_that_exclude_each_other_are_refused(tmp_path: Path, values: dict
         resolve_settings("distilgpt2", overrides(tmp_path, **values))
 
 
-def test_bf16_and_fp16_are_read_as_the_trainer_writes_them(tmp_path: Path) -> None:
-    assert resolve_settings("tiny", overrides(tmp_path, bf16=True)).settings.precision == "bf16"
-    assert resolve_settings("tiny", overrides(tmp_path, bf16=False)).settings.precision == "fp32"
+@pytest.mark.parametrize(
+    ("model", "file", "flags", "expected"),
+    [
+        ("tiny", {"bf16": True}, {}, {"precision": "bf16"}),
+        ("tiny", {"bf16": False}, {}, {"precision": "fp32"}),
+        # As the Trainer takes it; read letter by letter it would be a list of eleven.
+        ("tiny", {"report_to": "tensorboard"}, {}, {"report_to": ("tensorboard",)}),
+        ("tiny", {"max_steps": 5}, {"num_train_epochs": 3.0}, {"max_steps": 0, "num_train_epochs": 3.0}),
+        # Refused as a contradiction, the likely mistake, no recipe could be changed but by naming what it says.
+        ("mistral-7b", {"load_in_8bit": True}, {"load_in_4bit": True}, {"load_in_8bit": False, "load_in_4bit": True}),
+        ("mistral-7b", {}, {"method": "full"}, {"quantised": False}),
+        ("mistral-7b", {}, {"load_in_4bit": False}, {"load_in_8bit": True}),  # what is off rules nothing out
+        ("qwen3-8b", {}, {"gradient_accumulation_steps": 2}, {"examples_per_step": 0}),
+        ("tiny", {}, {"packing": "conversation"}, {"train_sampling_strategy": "random"}),
+    ],
+)
+def test_later_values_replace_earlier_ones_and_those_that_they_rule_out(
+    tmp_path: Path, model: str, file: dict[str, object], flags: dict[str, object], expected: dict[str, object]
+) -> None:
+    settings = resolve_settings(model, overrides(tmp_path, **file), flags).settings
+
+    assert {name: getattr(settings, name) for name in expected} == expected
 
 
-def test_a_flag_for_epochs_replaces_the_files_number_of_steps(tmp_path: Path) -> None:
-    resolved = resolve_settings("tiny", overrides(tmp_path, max_steps=5), {"num_train_epochs": 3.0})
-
-    assert (resolved.settings.max_steps, resolved.settings.num_train_epochs) == (0, 3.0)
-
-
-def test_what_a_recipe_says_gives_way_to_what_says_it_otherwise(tmp_path: Path) -> None:
-    # Refused as a contradiction, the likely mistake, no recipe could be changed but by naming what it says.
+def test_what_is_ruled_out_and_what_is_switched_off_say_so(tmp_path: Path) -> None:
     four_bits = resolve_settings("mistral-7b", overrides(tmp_path, load_in_8bit=True), {"load_in_4bit": True})
-    assert (four_bits.settings.load_in_8bit, four_bits.settings.load_in_4bit) == (False, True)
     assert four_bits.origins["load_in_8bit"] == "default: load_in_4bit overrides the earlier value"
     assert four_bits.explicit == {"load_in_4bit"}
-
-    whole = resolve_settings("mistral-7b", None, {"method": "full"})
-    assert not whole.settings.quantised
-    accumulated = resolve_settings("qwen3-8b", None, {"gradient_accumulation_steps": 2})
-    assert accumulated.settings.examples_per_step == 0
-    packed = resolve_settings("tiny", None, {"packing": "conversation"})
-    assert packed.settings.train_sampling_strategy == "random"
-
-
-def test_a_switch_that_is_off_rules_nothing_out_and_names_its_flag() -> None:
-    resolved = resolve_settings("mistral-7b", None, {"load_in_4bit": False})
-    assert resolved.settings.load_in_8bit
     unquantised = resolve_settings("mistral-7b", None, {"load_in_8bit": False})
     assert unquantised.origins["load_in_8bit"] == "--no-load-in-8bit"
-
-
-def test_full_training_does_not_silently_drop_what_the_user_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match="load_in_8bit with method 'full'"):
+    with pytest.raises(ChatbenchError, match="load_in_8bit with method 'full'"):  # not dropped silently
         resolve_settings("mistral-7b", overrides(tmp_path, load_in_8bit=True), {"method": "full"})
-
-
-def test_one_name_may_stand_for_a_list_of_names(tmp_path: Path) -> None:
-    # As the Trainer takes it; read letter by letter it would be a list of eleven.
-    assert resolve_settings("tiny", overrides(tmp_path, report_to="tensorboard")).settings.report_to == ("tensorboard",)
 
 
 def test_a_broken_overrides_file_is_named_with_its_line(tmp_path: Path) -> None:
@@ -153,44 +144,31 @@ def test_the_shipped_overrides_file_changes_nothing() -> None:
     assert resolve_settings("tiny", shipped).settings == resolve_settings("tiny").settings
 
 
-def test_a_hub_id_that_is_a_recipes_base_gets_that_recipe_under_its_own_name() -> None:
-    recipe = recipe_of("mistralai/Mistral-7B-v0.1")
-
-    assert recipe is not None
-    assert recipe.name == "mistral-7b"
-    assert model_key("mistralai/Mistral-7B-v0.1") == "mistralai--Mistral-7B-v0.1"
-
-
-def test_models_without_a_recipe_get_adapters_from_a_billion_parameters_on() -> None:
+def test_a_hub_id_that_is_a_recipes_base_gets_that_recipe_and_others_adapters_from_a_billion_parameters_on() -> None:
+    of_recipe = resolve_settings("mistralai/Mistral-7B-v0.1")
+    assert (of_recipe.recipe, of_recipe.key) == ("mistral-7b", "mistralai--Mistral-7B-v0.1")
     assert resolve_settings("gpt2", parameters=124_000_000).settings.method == "full"
     assert resolve_settings("big/model", parameters=3_000_000_000).settings.method == "lora"
     assert resolve_settings("big/model", None, {"method": "full"}, parameters=3_000_000_000).settings.method == "full"
     assert resolve_settings("un/known").settings.method == "full"
 
 
-def test_a_folder_is_known_by_its_name_even_where_a_recipe_has_it(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "tiny").mkdir()
-
-    assert model_key(str(tmp_path / "mine") + "/") == "mine"
-    assert model_key(str(tmp_path / "tiny")) == "folder--tiny"  # else it would share the recipe's results
-
-
-def test_results_may_lie_under_any_name_that_is_no_path_but_only_a_model_can_be_trained() -> None:
+def test_results_may_lie_under_any_name_that_is_no_path_but_only_a_model_can_be_trained(tmp_path: Path) -> None:
     # The name of an Ollama model is the natural one for a simulator behind an endpoint.
     assert model_key("llama3.1:8b").startswith("llama3.1_8b-")
     assert model_key("llama3.1:8b") == model_key(model_key("llama3.1:8b"))
     assert model_key("my model") != model_key("my_model")
     assert model_key("ünï") == "ünï"
-    with pytest.raises(ChatbenchError, match="no such folder"):
-        resolve_settings("my model")
-
-
-def test_a_path_that_leads_nowhere_is_neither_recipe_nor_hub_id() -> None:
-    with pytest.raises(ChatbenchError, match="no such folder"):
-        model_key("./nowhere/at/all")
-    with pytest.raises(ChatbenchError, match="MODEL is empty"):
-        model_key(" ")
+    for name, key in (("mine", "mine"), ("tiny", "folder--tiny")):  # else it would share the recipe's results
+        (tmp_path / name).mkdir()
+        assert model_key(f"{tmp_path / name}/") == key
+    for act, model, said in (
+        (resolve_settings, "my model", "no such folder"),
+        (model_key, "./nowhere/at/all", "no such folder"),
+        (model_key, " ", "MODEL is empty"),
+    ):
+        with pytest.raises(ChatbenchError, match=said):
+            act(model)
 
 
 def test_the_hash_follows_what_is_learned_and_not_what_is_printed() -> None:

@@ -13,7 +13,6 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chatbench.core.answer_kinds import LETTERS
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import AnswerProbabilities
 from chatbench.models.answer_probabilities import answer_reader
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, LocalGenerator
@@ -145,19 +144,6 @@ def test_greedy_decoding_is_certain() -> None:
         assert made.answer.answering == (outcome != "message")
         if outcome in "ABCD":
             assert made.answer.letters["ABCD".index(outcome)] == 1.0
-
-
-def test_one_prompt_alone_and_among_others_is_read_the_same() -> None:
-    one = generator()
-
-    alone = [one.generate([prompt], [0])[0].answer for prompt in PROMPTS]
-    together = [made.answer for made in one.generate(PROMPTS, [0] * len(PROMPTS))]
-
-    for single, batched in zip(alone, together, strict=True):
-        assert isinstance(single, AnswerProbabilities)
-        assert isinstance(batched, AnswerProbabilities)
-        assert single.answering == pytest.approx(batched.answering, rel=1e-9)
-        assert single.letters == pytest.approx(batched.letters, rel=1e-9)
 
 
 def test_with_a_chat_template_the_answer_ends_at_the_templates_token() -> None:

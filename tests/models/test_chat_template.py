@@ -79,29 +79,19 @@ def reference(tokenizer: PreTrainedTokenizerFast, row: ExampleRow, *, ask: bool,
 def test_prompt_and_completion_are_those_of_transformers_and_the_completion_ends_the_turn(
     template: str, options: dict[str, object], sentencepiece: bool
 ) -> None:
+    # In its default mode a thinking model's block of thoughts would be learned as part of every turn.
     tokenizer, row = chat_tokenizer(template, sentencepiece=sentencepiece), chat_row()
 
-    example = encoded(tokenizer, row)
+    result = encode_rows(tokenizer, [row], 10_000, CHAT)
 
+    (example,) = result.examples
+    assert [note.endswith("enable_thinking=False") for note in result.notes] == [True] * (template == THINKING)
     assert example.prompt == reference(tokenizer, row, ask=True, **options)
     whole = reference(tokenizer, row, ask=False, **options)
     assert whole[: example.tokens] == example.prompt + example.completion
     # The line feed that ChatML writes after the marker is none of the model's business.
     assert tokenizer.decode(whole[example.tokens :]).strip() == ""
     assert tokenizer.decode(example.completion) == "what is 12 plus 30<|im_end|>"
-
-
-def test_a_template_of_a_thinking_model_has_its_empty_thoughts_in_the_prompt() -> None:
-    # In its default mode the block of thoughts would be learned as part of every turn: the likely mistake.
-    tokenizer = chat_tokenizer(THINKING)
-
-    example = encoded(tokenizer, chat_row())
-
-    assert tokenizer.decode(example.prompt).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert "think" not in tokenizer.decode(example.completion)
-    assert encode_rows(tokenizer, [chat_row()], 999, CHAT).notes == (
-        "the chat template is called with enable_thinking=False",
-    )
 
 
 @pytest.mark.parametrize(
@@ -121,12 +111,6 @@ def test_a_template_without_a_system_role_gets_the_system_message_before_the_use
     assert any("no system role" in line for line in result.lines())
 
 
-def test_the_prompt_is_the_same_every_day() -> None:
-    assert f"Today Date: {FIXED_DATE}" in chat_tokenizer(DATED).decode(
-        encoded(chat_tokenizer(DATED), chat_row()).prompt
-    )
-
-
 @pytest.mark.parametrize("reason", REFUSED)
 def test_a_template_that_cannot_be_masked_exactly_is_refused_with_the_reason(reason: str) -> None:
     with pytest.raises(ChatbenchError, match=reason) as refused:
@@ -134,11 +118,18 @@ def test_a_template_that_cannot_be_masked_exactly_is_refused_with_the_reason(rea
     assert "--template plain" in refused.value.fix
 
 
-def test_a_reply_that_cannot_be_told_from_the_prompt_names_its_conversation() -> None:
-    template = CHATML.replace("{{ m.content }}", "{{ m.content | replace('12', 'twelve') }}")
-    assert encoded(chat_tokenizer(template), chat_row(target="zebra")).completion
-    with pytest.raises(ChatbenchError, match=r"conversation c1: .* instead of the reply 'what is 12"):
-        encoded(chat_tokenizer(template), chat_row())
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{{ m.content | replace('12', 'twelve') }}", " instead of the reply 'what is 12"),
+        ("{{ '  ' if m.content.startswith('what') }}{{ m.content }}", "before the reply it writes '  what"),
+    ],
+)
+def test_a_reply_that_cannot_be_told_from_the_prompt_names_its_conversation(written: str, said: str) -> None:
+    tokenizer = chat_tokenizer(CHATML.replace("{{ m.content }}", written))
+    assert encoded(tokenizer, chat_row(target="zebra")).completion
+    with pytest.raises(ChatbenchError, match=f"conversation c1: .*{said}"):
+        encoded(tokenizer, chat_row())
 
 
 @pytest.mark.parametrize("sentencepiece", [False, True])
@@ -159,17 +150,6 @@ def test_white_space_between_prompt_and_reply_belongs_to_the_completion(template
     assert tokenizer.decode(list(reader.path)).strip() == "Answer:"
 
 
-def test_white_space_that_is_not_the_same_before_every_reply_is_refused() -> None:
-    template = CHATML.replace("{{ m.content }}", "{{ '  ' if m.content.startswith('what') }}{{ m.content }}")
-    with pytest.raises(ChatbenchError, match=r"conversation c1: .* before the reply it writes '  what"):
-        encoded(chat_tokenizer(template), chat_row())
-
-
-def test_a_template_that_refuses_everything_is_refused_with_its_own_words() -> None:
-    with pytest.raises(ChatbenchError, match="only tools may speak"):
-        ChatForm(chat_tokenizer("{{ raise_exception('only tools may speak') }}"))
-
-
 LOOP = "{% for i in range(9999) %}"
 
 
@@ -179,6 +159,7 @@ LOOP = "{% for i in range(9999) %}"
         (f"{LOOP}{LOOP}{LOOP}{{% endfor %}}{{% endfor %}}{{% endfor %}}", "took more than 0 s"),
         (f"{LOOP}{LOOP}{{{{ 'x' }}}}{{% endfor %}}{{% endfor %}}", "writes 99,980,001 characters|took more than"),
         ("{{ 'x' * 10 ** 9 * 10 ** 9 }}", "fails: (MemoryError|OverflowError)"),
+        ("{{ raise_exception('only tools may speak') }}", "refuses the roles system, user: only tools may speak"),
         ("{{ 1 // 0 }}", "fails: ZeroDivisionError"),
         ("{{ messages[0].content + 1 }}", "fails: TypeError"),
         ("x" * (1 << 18) + "y", "has 262,145 characters"),

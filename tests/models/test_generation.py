@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +21,6 @@ from tests.support.tiny_models import (
     tiny_model,
     tiny_tokenizer,
 )
-from transformers import PreTrainedModel
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.models.answer_probabilities import answer_reader
@@ -63,38 +65,26 @@ def test_one_by_one_and_in_batches_of_any_order_the_text_is_the_same(
     assert alone == together == reversed_ == in_pairs
 
 
-def by_transformers(model: PreTrainedModel) -> list[str]:
-    texts = []
-    for prompt in PROMPTS:
-        ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0)[0]  # type: ignore[operator]
-        texts.append(TOKENIZER.decode(ids[len(prompt) :], skip_special_tokens=True).partition("[END]")[0])
-    return texts
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_greedy_text_is_what_transformers_generates(architecture: Architecture) -> None:
-    one = generator(architecture, temperature=0.0)
-
-    assert [each.text for each in one.generate(PROMPTS, SEEDS)] == by_transformers(one.model)
-
-
-def test_a_model_that_could_see_images_too_writes_what_transformers_generates() -> None:
-    # Its vocabulary stands in the text part of its configuration.
-    model = other_model("gemma3", **SEES).double().eval()
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(partial(tiny_model, architecture, vocabulary=len(TOKENIZER)) for architecture in ARCHITECTURES),
+        partial(other_model, "gemma3", **SEES),  # could see images too: its vocabulary is that of its text part
+        partial(other_model, "gemma2", **{**SMALL, **LAYERS}, attn_logit_softcapping=0.5),
+    ],
+    ids=lambda made: made.args[0],
+)
+def test_greedy_text_is_what_transformers_generates(made: Callable[[], Any]) -> None:
+    model, texts = made().double().eval(), []
     reader = answer_reader(model, TOKENIZER, encoder(TOKENIZER, "plain"))
 
-    made = LocalGenerator(model, TOKENIZER, Decoding(0.0, 24), answers=reader).generate(PROMPTS, SEEDS)
+    written = LocalGenerator(model, TOKENIZER, Decoding(0.0, 24), answers=reader).generate(PROMPTS, SEEDS)
 
-    assert [each.text for each in made] == by_transformers(model)
-    assert all(each.answer is not None for each in made)
-
-
-def test_a_model_that_caps_its_attention_scores_writes_what_transformers_generates() -> None:
-    model = other_model("gemma2", **{**SMALL, **LAYERS}, attn_logit_softcapping=0.5).double().eval()
-
-    made = LocalGenerator(model, TOKENIZER, Decoding(0.0, 24)).generate(PROMPTS, SEEDS)
-
-    assert [each.text for each in made] == by_transformers(model)
+    for prompt in PROMPTS:
+        ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=24, pad_token_id=0)[0]
+        texts.append(TOKENIZER.decode(ids[len(prompt) :], skip_special_tokens=True).partition("[END]")[0])
+    assert [each.text for each in written] == texts
+    assert all(each.answer is not None for each in written)
 
 
 @pytest.mark.parametrize(
@@ -114,20 +104,6 @@ def test_refused_prompts_leave_none_behind() -> None:
         one.generate([PROMPTS[0], ()], SEEDS[:2])
 
     assert one.idle
-
-
-def test_an_adapter_on_its_base_generates_too() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    base = tiny_model("llama", vocabulary=len(TOKENIZER))
-    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    one = LocalGenerator(adapted, TOKENIZER, Decoding(0.0, 8))  # type: ignore[arg-type]  # it behaves like its base
-
-    with adapted.disable_adapter():
-        plain = one.generate(PROMPTS, SEEDS)
-
-    assert len(one.generate(PROMPTS, SEEDS)) == len(PROMPTS)
-    assert one.generate(PROMPTS, SEEDS) != plain
 
 
 def test_equal_prompts_with_other_seeds_get_other_texts() -> None:
@@ -183,6 +159,9 @@ def test_inverse_transform_draws_each_token_as_often_as_it_is_likely() -> None:
     # At temperature 0.5 probabilities are squared and normalised: 4/6, 1/6, 1/6.
     assert Counter(draw(logits, 0.5, uniforms).tolist()) == {0: 667, 1: 166, 2: 167}
     assert draw(logits[:1], 0.0, uniforms[:1]).tolist() == [0]
+    # A token of probability zero is never drawn.
+    one_only = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+    assert [draw(one_only, 1.0, torch.tensor([each])).tolist() for each in (0.0, 1.0 - 1e-16)] == [[1], [1]]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -192,10 +171,3 @@ def test_logits_that_are_no_numbers_are_an_error_and_no_empty_text(temperature: 
 
     with pytest.raises(ChatbenchError, match="NaN or infinity in float32"):
         draw(logits, temperature, torch.tensor([0.5, 0.5]))
-
-
-def test_a_token_of_probability_zero_is_never_drawn() -> None:
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
-
-    assert draw(logits, 1.0, torch.tensor([0.0])).tolist() == [1]
-    assert draw(logits, 1.0, torch.tensor([1.0 - 1e-16])).tolist() == [1]

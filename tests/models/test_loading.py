@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.support.tiny_models import ARCHITECTURES, SMALL, other_model, save_tiny_model, tiny_model, tiny_tokenizer
+from tests.support.tiny_models import (
+    ARCHITECTURES,
+    SMALL,
+    Architecture,
+    other_model,
+    save_tiny_model,
+    tiny_model,
+    tiny_tokenizer,
+)
 
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.files import write_jsonl
 from chatbench.core.settings import Settings
 from chatbench.models.loading import (
     context_length,
@@ -25,7 +34,7 @@ from chatbench.models.loading import (
     parameter_count,
 )  # fmt: skip
 from chatbench.models.loss import score_encoded
-from chatbench.models.weights import Bits, refuse_unless_possible, resolve_precision
+from chatbench.models.weights import Bits, make_scratch_base, resolve_precision
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training.run import with_adapters
 
@@ -112,22 +121,20 @@ def test_half_written_weights_are_refused(tmp_path: Path) -> None:
             load(str(folder))
 
 
-def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    with pytest.raises(ChatbenchError, match="hub cannot be reached"):
-        load("nobody/has-this-model")
+MISSING = dict.fromkeys(
+    ("/nowhere", "./nowhere", "~/nowhere/at/all", "bases/nope", "bases/nope/nope"), "no such folder or file"
+)
 
 
-@pytest.mark.parametrize("source", ["/nowhere", "./nowhere", "~/nowhere/at/all", "bases/nope", "bases/nope/nope"])
+@pytest.mark.parametrize(("source", "said"), [*MISSING.items(), ("nobody/has-this-model", "the hub cannot be reached")])
 def test_a_mistyped_folder_is_said_to_be_missing_and_not_to_be_a_bad_hub_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bases").mkdir()
 
-    with pytest.raises(ChatbenchError, match=f"^{source}: no such folder or file"):
+    with pytest.raises(ChatbenchError, match=f"^{source}: {said}"):
         load(source)
 
 
@@ -137,11 +144,13 @@ def test_a_mistyped_folder_is_said_to_be_missing_and_not_to_be_a_bad_hub_id(
         (8, "mps", "org/model", "load_in_8bit on mps"),
         (4, "mps:0", "org/model", "--no-load-in-4bit"),
         (8, "cpu", "random:tiny_base", "random weights"),
+        (8, "cuda:0", "org/model", "pip install bitsandbytes"),
     ],
 )
 def test_what_cannot_be_quantised_is_refused_before_it_is_loaded(
-    bits: Bits, device: str, source: str, said: str
+    monkeypatch: pytest.MonkeyPatch, bits: Bits, device: str, source: str, said: str
 ) -> None:
+    monkeypatch.setattr("chatbench.models.weights.util.find_spec", lambda _name: None)  # bitsandbytes is not there
     with pytest.raises(ChatbenchError, match=said):
         load_base(source, dtype=torch.float32, bits=bits, device=device)
 
@@ -151,13 +160,6 @@ def test_half_precision_that_a_processor_cannot_train_in_is_refused() -> None:
     assert resolve_precision("auto", "mps") == "fp32"
     with pytest.raises(ChatbenchError, match="fp16"):
         resolve_precision("fp16", "cpu")
-
-
-def test_without_bitsandbytes_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chatbench.models.weights.util.find_spec", lambda _name: None)
-
-    with pytest.raises(ChatbenchError, match="pip install bitsandbytes"):
-        refuse_unless_possible(8, "cuda:0", "org/model")
 
 
 def adapter_without_record(folder: Path, base: Path) -> Path:
@@ -170,16 +172,25 @@ def adapter_without_record(folder: Path, base: Path) -> Path:
     return folder
 
 
-def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    adapter = adapter_without_record(tmp_path / "adapter", base)
-    assert load(str(adapter), device="cpu").weights.startswith("sha256:")
-    stored = load_file(adapter / "adapter_model.safetensors")
+Tensors = dict[str, torch.Tensor]
 
-    wider = {name: torch.cat([tensor, tensor], dim=int("lora_A" in name)) for name, tensor in stored.items()}
-    save_file(wider, adapter / "adapter_model.safetensors")
 
-    with pytest.raises(ChatbenchError, match="does not fit"):
+@pytest.mark.parametrize(
+    ("base", "changed", "said"),
+    [
+        ("llama", lambda stored: {n: torch.cat([t, t], dim=int("lora_A" in n)) for n, t in stored.items()}, ""),
+        ("gpt2", lambda stored: stored, ""),
+        # Peft only warns, and the model would be scored with half its adapter.
+        ("llama", lambda stored: {n: t for n, t in stored.items() if ".layers.0." in n}, "4 tensors are missing"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_its_base_is_refused(
+    tmp_path: Path, base: Architecture, changed: Callable[[Tensors], Tensors], said: str
+) -> None:
+    adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base", base))
+    save_file(changed(load_file(adapter / "adapter_model.safetensors")), adapter / "adapter_model.safetensors")
+
+    with pytest.raises(ChatbenchError, match=f"does not fit .*{said}"):
         load(str(adapter), device="cpu")
 
 
@@ -201,23 +212,6 @@ def test_an_adapter_in_place_of_a_whole_model_is_named_with_the_command_that_mer
         with pytest.raises(ChatbenchError, match="adapter: an adapter") as refused:
             act(str(adapter))
         assert f"chatbench merge {adapter} OUT" in refused.value.fix
-
-
-def test_an_adapter_that_lacks_a_layer_of_the_base_is_refused(tmp_path: Path) -> None:
-    # Peft only warns, and the model would be scored with half its adapter.
-    adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base"))
-    stored = load_file(adapter / "adapter_model.safetensors")
-    save_file({n: t for n, t in stored.items() if ".layers.0." in n}, adapter / "adapter_model.safetensors")
-
-    with pytest.raises(ChatbenchError, match="4 tensors are missing"):
-        load(str(adapter), device="cpu")
-
-
-def test_an_adapter_on_another_architecture_is_refused(tmp_path: Path) -> None:
-    adapter = adapter_without_record(tmp_path / "adapter", save_tiny_model(tmp_path / "base", "gpt2"))
-
-    with pytest.raises(ChatbenchError, match="does not fit"):
-        load(str(adapter), device="cpu")
 
 
 @pytest.mark.parametrize("special", [True, False])
@@ -300,3 +294,21 @@ def test_attention_code_from_the_hub_is_refused(tmp_path: Path) -> None:
     for act in (load, empty_model):
         with pytest.raises(ChatbenchError, match="attention code from the hub: 'somebody/attention'"):
             act(str(folder))
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "mistral", "llama"])
+def test_a_scratch_base_is_an_ordinary_folder_of_that_architecture(shape: str, tmp_path: Path) -> None:
+    train = tmp_path / "train.jsonl"
+    row = {"prompt": "[SYSTEM] x\n\ny\n\n[USER] ", "completion": "what is heat [END]", "question_id": "q",
+           "conversation_id": "c", "kind": "first"}  # fmt: skip
+    write_jsonl(train, [row] * 3)
+    said = make_scratch_base(shape, tmp_path / shape, train=train, vocabulary=300, width=32, layers=1, seed=0)
+    loaded = load(str(tmp_path / shape))
+    assert loaded.model.config.model_type == shape
+    assert f"{shape} shape" in said
+
+    before = {each: each.read_bytes() for each in (tmp_path / shape).iterdir()}
+    for other, wrong in (("gpt2", "already exists and is not an empty folder"), ("bert", "shape 'bert'")):
+        with pytest.raises(ChatbenchError, match=wrong):
+            make_scratch_base(other, tmp_path / shape, train=train, vocabulary=300, width=64, layers=1, seed=0)
+    assert before == {each: each.read_bytes() for each in (tmp_path / shape).iterdir()}

@@ -21,14 +21,6 @@ from tests.support.tiny_models import (
     tiny_tokenizer,
 )
 from torch import Tensor, nn
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.models import loss as completion_loss
@@ -106,16 +98,14 @@ def test_the_drawn_example_is_laid_out_as_drawn() -> None:
 
 
 @given(scored_sequences())
-def test_edges_are_those_of_the_sequences_one_by_one(sequences: list[ScoredSequence]) -> None:
-    assert edges_of([prefix_tree(sequences)]) == expected_edges(sequences)
-
-
-@given(scored_sequences())
-def test_every_distinct_prefix_is_one_node(sequences: list[ScoredSequence]) -> None:
+def test_every_distinct_prefix_is_one_node_and_edges_are_those_of_the_sequences_one_by_one(
+    sequences: list[ScoredSequence],
+) -> None:
     distinct = {tuple(inputs_of(each)[:end]) for each in sequences for end in range(1, len(inputs_of(each)) + 1)}
 
     tree = prefix_tree(sequences)
 
+    assert edges_of([tree]) == expected_edges(sequences)
     assert {tuple(path(tree, node)) for node in range(len(tree))} == distinct
     assert len(tree) == len(distinct)
     assert all(tree.depths[node] == len(path(tree, node)) - 1 for node in range(len(tree)))
@@ -139,9 +129,7 @@ def test_the_cut_is_where_the_least_is_repeated() -> None:
     assert sorted(map(len, prefix_trees([*family, apart], budget=11))) == [1, 11]
     # A sequence longer than the budget is a tree of its own.
     assert sorted(map(len, prefix_trees([sequence("abcdefX"), sequence("aY")], budget=3))) == [1, 6]
-
-
-def test_sequences_without_a_scored_token_need_no_nodes() -> None:
+    # One without a scored token needs no nodes.
     assert prefix_trees([sequence("abc")], budget=5) == []
     assert len(prefix_tree([sequence("abc")])) == 0
 
@@ -271,33 +259,29 @@ def test_loss_and_gradients_equal_the_plain_computation(architecture: Architectu
         assert_equal(convert(model), tolerance)
 
 
-@pytest.mark.parametrize("block_nodes", [1, 5, 1000])
-def test_the_size_of_blocks_does_not_change_the_loss(block_nodes: int) -> None:
+def test_the_size_of_blocks_does_not_change_the_loss_and_the_model_attends_as_before_in_the_end() -> None:
     model = in_float64(tiny_model("llama"))
-    examples = conversation_like()
+    examples, before = conversation_like(), model.config._attn_implementation
     plain = float(one_by_one(model, examples).detach())
     tree = prefix_tree([scored_sequence(each) for each in examples])
 
     with attends_to_trees(model), torch.no_grad():
-        nats = completion_nats(model, tree_batch(tree, CPU, block_nodes=block_nodes))
+        for block_nodes in (1, 5, 1000):
+            nats = completion_nats(model, tree_batch(tree, CPU, block_nodes=block_nodes))
+            assert float(nats.sum()) == pytest.approx(plain, rel=1e-12)
 
-    assert float(nats.sum()) == pytest.approx(plain, rel=1e-12)
+    assert model.config._attn_implementation == before
 
 
 def test_other_architectures_read_trees_too() -> None:
-    torch.manual_seed(0)
-    qwen = Qwen3ForCausalLM(Qwen3Config(**SMALL))
-    # Layers with a sliding window of 16 and layers without one, in turn.
-    kinds = ["sliding_attention", "full_attention"]
-    gemma = Gemma3ForCausalLM(Gemma3TextConfig(**SMALL, sliding_window=16, layer_types=kinds))
-
-    for model in (qwen, gemma):
-        assert_equal(model, 2e-5)
+    # Of Gemma's, layers with a sliding window of 16 and layers without one, in turn.
+    for kind, shape in (("qwen3", SMALL), ("gemma3_text", {**SMALL, **LAYERS})):
+        assert_equal(other_model(kind, **shape), 2e-5)
 
 
 def test_what_cannot_be_trained_on_trees_is_refused_with_the_reason() -> None:
     with pytest.raises(ChatbenchError, match="caps its attention scores"):
-        refuse_unsuited(Gemma2ForCausalLM(Gemma2Config(**SMALL)), "blocks", "cpu")
+        refuse_unsuited(other_model("gemma2", **SMALL), "blocks", "cpu")
     with pytest.raises(ChatbenchError, match="packed_attention = 'flex' on cpu"):
         refuse_unsuited(tiny_model("llama"), "flex", "cpu")
 
@@ -307,24 +291,13 @@ MOE = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_
 FEW = {name: value for name, value in SMALL.items() if name not in ("head_dim", "num_key_value_heads")}
 
 
-@pytest.mark.parametrize(("kind", "shape"), [("falcon", FEW), ("stablelm", SMALL), ("nemotron", SMALL)])
-def test_layers_that_keep_a_tree_from_their_attention_are_found_and_the_model_scored_without(
-    kind: str, shape: dict[str, object]
-) -> None:
-    # They do not pass on keyword arguments, or have attention of their own: every row would see all others.
-    model, examples = other_model(kind, **shape).eval(), conversation_like()
-
-    with pytest.raises(ChatbenchError, match="not all of its layers pass the tree on"):
-        refuse_unsuited(model, "blocks", "cpu")
-    with pytest.raises(ChatbenchError, match="cannot be sampled from here: not all of its layers"):
-        LocalGenerator(model, tiny_tokenizer(), Decoding())
-    alone = [score_encoded(model, [example])[0] for example in examples]
-    assert [nats for nats, _ in score_encoded(model, examples)] == pytest.approx([n for n, _ in alone], rel=1e-5)
-
-
 @pytest.mark.parametrize(
     ("kind", "shape", "reason"),
     [
+        # They do not pass on keyword arguments, or have attention of their own: every row would see all others.
+        ("falcon", FEW, "not all of its layers pass the tree on"),
+        ("stablelm", SMALL, "not all of its layers pass the tree on"),
+        ("nemotron", SMALL, "not all of its layers pass the tree on"),
         ("doge", SMALL, "a mask of their own"),
         (
             "qwen2_moe",
@@ -340,14 +313,16 @@ def test_layers_that_keep_a_tree_from_their_attention_are_found_and_the_model_sc
         ("roberta", {**FEW, "is_decoder": True}, "positions"),
     ],
 )
-def test_what_a_plan_does_not_know_of_is_not_left_out_without_a_word(
+def test_what_keeps_a_tree_from_a_models_attention_is_found_and_the_model_scored_without(
     kind: str, shape: dict[str, object], reason: str
 ) -> None:
     # Losses were off by up to 6 nats, without an error.
     model, examples = other_model(kind, **{**shape, "pad_token_id": 0}).eval(), conversation_like()
 
-    assert reason in why_not_trees(model)
-    assert reason in why_not_trees(model, capped=True)
+    with pytest.raises(ChatbenchError, match=reason):
+        refuse_unsuited(model, "blocks", "cpu")
+    with pytest.raises(ChatbenchError, match=f"cannot be sampled from here: .*{reason}"):
+        LocalGenerator(model, tiny_tokenizer(), Decoding())
     alone = [score_encoded(model, [example])[0] for example in examples]
     assert [nats for nats, _ in score_encoded(model, examples)] == pytest.approx([n for n, _ in alone], rel=1e-5)
 
@@ -424,20 +399,9 @@ def test_what_follows_the_head_is_not_passed_over_when_logits_are_taken_in_parts
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Gemma caps its logits after the head, so the head alone would give others.
-    torch.manual_seed(0)
-    model = Gemma3ForCausalLM(Gemma3TextConfig(**SMALL, final_logit_softcapping=1.0, sliding_window=16))
+    model = other_model("gemma3_text", **SMALL, final_logit_softcapping=1.0, sliding_window=16)
     examples = conversation_like()
     whole = completion_nats(model, padded_batch(examples, 0)).sum()
     monkeypatch.setattr(completion_loss, "LOGITS_AT_ONCE", 320 * 5)
 
     assert float(completion_nats(model, padded_batch(examples, 0)).sum()) == pytest.approx(float(whole), rel=1e-6)
-
-
-def test_the_model_attends_as_before_once_the_trees_are_done() -> None:
-    model = tiny_model("llama")
-    before = model.config._attn_implementation
-
-    with attends_to_trees(model):
-        assert model.config._attn_implementation != before
-
-    assert model.config._attn_implementation == before

@@ -24,13 +24,13 @@ from transformers import (
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json
+from chatbench.core.files import read_json, write_json
 from chatbench.data.workspace import Workspace
 from chatbench.models import loading
 from chatbench.models.loading import Loaded, load
 from chatbench.models.run_record import differing_file, run_lock, write_record
 from chatbench.publishing import upload as merging
-from chatbench.publishing.upload import finished_model, merge_adapter
+from chatbench.publishing.upload import MergeType, finished_model, merge_adapter
 from chatbench.scoring.eval_ppl import eval_ppl
 from chatbench.training.finetune import finetune
 
@@ -71,49 +71,28 @@ def save_tied_llama(folder: Path) -> Path:
 
 
 def test_the_base_is_looked_up_at_the_commit_that_was_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without it, a base that was stored otherwise since, or of which only that commit is on this disk, goes wrong.
-    base = save_tiny_model(tmp_path / "base", "llama")
-    adapter = save_adapter(tmp_path / "adapter", base, TARGETS["llama"])
-    config = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-    (adapter / "adapter_config.json").write_text(json.dumps({**config, "revision": "5c1e"}), "utf-8")
-    asked = []
+    write_json(adapter / "adapter_config.json", {**read_json(adapter / "adapter_config.json"), "revision": "5c1e"})
+    tuned = save_tiny_model(tmp_path / "tuned", seed=3)
+    write_record(tuned, {**run_record(base), "base": "org/base", "base_weights": "org/base@5c1e"})
+    asked, load_base = [], loading.load_base
 
     def configuration(source: str, *, revision: str | None = None) -> PretrainedConfig:
         asked.append((source, revision))
         return AutoConfig.from_pretrained(base)
 
-    monkeypatch.setattr(merging, "configuration", configuration)
-    merge_adapter(adapter, tmp_path / "merged")
-    assert asked == [(str(base), "5c1e")]
-
-
-def test_the_base_of_a_whole_model_is_looked_up_at_its_commit_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base, tuned = save_tiny_model(tmp_path / "base"), save_tiny_model(tmp_path / "tuned", seed=3)
-    write_record(tuned, {**run_record(base), "base": "org/base", "base_weights": "org/base@5c1e"})
-    asked = []
-
-    def load_base(source: str, *, revision: str | None, **options: Any) -> Loaded:
+    def at_commit(source: str, *, revision: str | None, **options: Any) -> Loaded:
         asked.append((source, revision))
-        return replace(loading.load_base(str(base), **options), weights="org/base@5c1e")
+        return replace(load_base(str(base), **options), weights="org/base@5c1e")
 
-    monkeypatch.setattr(merging, "load_base", load_base)
+    with monkeypatch.context() as patched:
+        patched.setattr(merging, "configuration", configuration)
+        merge_adapter(adapter, tmp_path / "merged")
+    monkeypatch.setattr(loading, "load_base", at_commit)
     merge_adapter(tuned, tmp_path / "average", share=0.5)
-    assert asked == [("org/base", "5c1e")]
-
-
-def test_a_merged_folder_is_sampled_from_as_in_simulation_and_not_as_the_base_was(base: Path, tmp_path: Path) -> None:
-    # transformers would not even save this: a temperature without do_sample.
-    own = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2, "eos_token_id": [0, 7]}
-    (base / "generation_config.json").write_text(json.dumps(own))
-
-    merged = merge_adapter(save_adapter(tmp_path / "adapter", base, ["q_proj"]), tmp_path / "merged")
-
-    written = read_json(merged.folder / "generation_config.json")
-    assert [written.get(name) for name in ("do_sample", "top_k", *own)] == [True, 0, 1.0, 1.0, None, [0, 7]]
+    assert asked == [(str(base), "5c1e"), (str(tuned), None), ("org/base", "5c1e")]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "mistral", "llama"])
@@ -121,8 +100,10 @@ def test_a_merged_folder_gives_the_logits_of_base_and_adapter_in_plain_transform
     tmp_path: Path, architecture: Architecture
 ) -> None:
     # GPT-2's Conv1D holds its matrix the other way round: a merge that forgets it fits attn.c_proj, which is square,
-    # and gives other logits.
+    # and gives other logits. transformers would not even save the base's settings: a temperature without do_sample.
     base = save_tiny_model(tmp_path / "base", architecture)
+    own = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.2, "eos_token_id": [0, 7]}
+    write_json(base / "generation_config.json", own)
     adapter = save_adapter(tmp_path / "adapter", base, TARGETS[architecture])
     expected = logits(load(str(adapter), device="cpu", merge=False).model)
     assert (expected - logits(load(str(base), device="cpu").model)).abs().max() > 0.1  # the adapter does something
@@ -134,6 +115,8 @@ def test_a_merged_folder_gives_the_logits_of_base_and_adapter_in_plain_transform
     assert (merged.dtype, model.dtype) == ("float32", torch.float32)
     assert differing_file(merged.folder) is None  # synced, and its files listed
     assert AutoTokenizer.from_pretrained(merged.folder).encode("what is 12") == tiny_tokenizer().encode("what is 12")
+    sampled = read_json(merged.folder / "generation_config.json")  # as in simulation
+    assert [sampled.get(name) for name in ("do_sample", "top_k", *own)] == [True, 0, 1.0, 1.0, None, [0, 7]]
     names = {path.name for path in merged.folder.iterdir()}
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "README.md", "chatbench.json"}
     assert not any(name.startswith("adapter") for name in names)
@@ -188,30 +171,24 @@ def test_a_share_needs_to_be_one_and_a_whole_model_its_own_base(tmp_path: Path) 
 
     with pytest.raises(ChatbenchError, match=r"share = 1\.5"):
         merge_adapter(tmp_path / "tuned", tmp_path / "out", share=1.5)
-    with pytest.raises(ChatbenchError, match="not the base that this model was fine-tuned from"):
+    with pytest.raises(ChatbenchError, match="differ from those that were fine-tuned under this name"):
         merge_adapter(tmp_path / "tuned", tmp_path / "out", share=0.5)
     assert not (tmp_path / "out").exists()
 
 
-def test_half_precision_rounds_the_merged_weights_once(adapter: Path, tmp_path: Path) -> None:
-    merge_adapter(adapter, tmp_path / "exact")
-    merged = merge_adapter(adapter, tmp_path / "half", dtype="bfloat16")
+@pytest.mark.parametrize(("stored", "asked"), [(torch.float32, "bfloat16"), (torch.bfloat16, "auto")])
+def test_half_precision_rounds_the_merged_weights_once_and_auto_is_the_format_of_the_base(
+    base: Path, tmp_path: Path, stored: torch.dtype, asked: MergeType
+) -> None:
+    # peft's safe merge would round the adapter's change before it is added.
+    AutoModelForCausalLM.from_pretrained(base).to(stored).save_pretrained(base)
+    adapter = save_adapter(tmp_path / "adapter", base, ["q_proj", "v_proj"])
+
+    merge_adapter(adapter, tmp_path / "exact", dtype="float32")
+    merged = merge_adapter(adapter, tmp_path / "half", dtype=asked)
 
     exact, half = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("exact", "half"))
     assert (merged.dtype, half.dtype) == ("bfloat16", torch.bfloat16)
-    for one, other in zip(exact.parameters(), half.parameters(), strict=True):
-        assert torch.equal(one.to(torch.bfloat16), other)
-
-
-def test_auto_is_the_format_in_which_the_base_is_stored(base: Path, tmp_path: Path) -> None:
-    AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
-    adapter = save_adapter(tmp_path / "adapter", base, ["q_proj", "v_proj"])
-
-    assert merge_adapter(adapter, tmp_path / "merged").dtype == "bfloat16"
-
-    # Rounded once here too: peft's safe merge would round the adapter's change before it is added.
-    merge_adapter(adapter, tmp_path / "exact", dtype="float32")
-    exact, half = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("exact", "merged"))
     assert all(map(torch.equal, (one.to(torch.bfloat16) for one in exact.parameters()), half.parameters()))
 
 
@@ -257,6 +234,8 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_unquantised_one_and_t
     base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     quantised = save_adapter(tmp_path / "quantised", base, ["q_proj"], load_in_8bit=True)
+    for name in ("chatbench.json", "README.md"):  # the other one is not of our training, and gets no card of ours
+        (adapter / name).unlink()
 
     merge_adapter(quantised, tmp_path / "merged")
     merge_adapter(adapter, tmp_path / "expected")
@@ -265,6 +244,7 @@ def test_an_adapter_of_a_quantised_base_is_merged_into_the_unquantised_one_and_t
     assert torch.equal(logits(one), logits(other))
     assert not hasattr(one.config, "quantization_config")
     assert "8-bit weights" in (tmp_path / "merged" / "README.md").read_text()
+    assert not (tmp_path / "expected" / "README.md").exists()
 
 
 @pytest.mark.parametrize(
@@ -288,20 +268,6 @@ def test_a_merge_that_is_stopped_or_finds_the_disk_full_leaves_nothing(
     assert (tmp_path / "merged" / "README.md").is_file()
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     assert not (tmp_path / "merged.unfinished").exists()
-
-
-def test_an_adapter_that_chatbench_did_not_train_is_merged_without_a_card_of_ours(
-    adapter: Path, tmp_path: Path
-) -> None:
-    expected = logits(load(str(adapter), device="cpu").model)
-    for name in ("chatbench.json", "README.md"):
-        (adapter / name).unlink()
-
-    merge_adapter(adapter, tmp_path / "merged")
-
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    assert (logits(model) - expected).abs().max() < 1e-5
-    assert not (tmp_path / "merged" / "README.md").exists()
 
 
 def test_what_cannot_be_merged_is_refused_and_nothing_is_written(base: Path, adapter: Path, tmp_path: Path) -> None:

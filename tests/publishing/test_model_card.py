@@ -67,27 +67,19 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data and results of one full and one LoRA run on a prepared split."""
     place = tmp_path_factory.mktemp("runs")
     data = write_prepared(place / "data")
-    flags: dict[str, object] = {"max_steps": 2, "precision": "fp32", "logging_steps": 1}
-    finetune(str(base), workspace=Workspace(data, place / "full"), flags=flags, say=lambda _: None)
-    finetune(
-        str(base), workspace=Workspace(data, place / "lora"), flags={**flags, "method": "lora"}, say=lambda _: None
-    )
+    for method in ("full", "lora"):
+        flags = {"max_steps": 2, "precision": "fp32", "logging_steps": 1, "method": method}
+        finetune(str(base), workspace=Workspace(data, place / method), flags=flags, say=lambda _: None)
     return place
 
 
-@pytest.mark.parametrize(
-    ("method", "weights"),
-    [("full", {"model.safetensors"}), ("lora", {"adapter_model.safetensors", "adapter_config.json"})],
-)
-def test_a_finished_folder_holds_everything_that_loads_repeats_and_explains_it(
-    trained: Path, base: Path, method: str, weights: set[str]
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_finished_folder_holds_everything_that_repeats_and_explains_it(
+    trained: Path, base: Path, method: str
 ) -> None:
+    # What loads it: tests/training/test_run.py.
     folder = trained / method / "models" / "small" / "split_0"
 
-    assert {path.name for path in folder.iterdir()} >= weights | {
-        "config.json", "checkpoint-2", "training_args.bin", "README.md", "tokenizer.json", "tokenizer_config.json",
-        "chatbench.json", "resolved_settings.json", "trainer_log.jsonl", "loss_curve.png",
-    }  # fmt: skip
     resolved = json.loads((folder / "resolved_settings.json").read_text())
     assert resolved["settings"]["max_steps"] == {"value": 2, "origin": "--max-steps"}
     assert resolved["settings"]["learning_rate"] == {"value": 5e-5, "origin": "default"}
@@ -186,49 +178,41 @@ def test_names_that_others_chose_mean_nothing_in_the_card(base: Path) -> None:
     compile(snippet_of(card), "card", "exec")
 
 
-def test_a_data_set_of_the_hub_stands_in_the_metadata_and_no_licence_is_guessed(base: Path) -> None:
+def test_a_card_names_the_data_set_of_the_hub_guesses_no_licence_and_loads_a_quantised_base_as_in_training(
+    base: Path,
+) -> None:
     data = {**DATA, "hub_dataset": "microsoft/ChatBench", "revision": "abc"}
+    record = run_record(base, method="lora", load_in_4bit=True)
+    hub = {**record, "base": "org/base", "base_weights": "org/base@5c1e", "data": data}
 
-    card = model_card({**run_record(base), "data": data}, adapter=False)
+    card = model_card(hub, adapter=True)
 
     assert head_of(card)["datasets"] == ["microsoft/ChatBench"]
     assert "license" not in head_of(card)
     assert "downloaded from `microsoft/ChatBench` at `abc`" in card
-
-
-def test_an_adapter_of_a_quantised_base_is_loaded_quantised(base: Path) -> None:
-    record = run_record(base, method="lora", load_in_4bit=True)
-    hub = {**record, "base": "org/base", "base_weights": "org/base@5c1e"}
-
-    snippet = snippet_of(model_card(hub, adapter=True))
-
-    assert "quantization_config=BitsAndBytesConfig(load_in_4bit=True" in snippet
+    assert "quantization_config=BitsAndBytesConfig(load_in_4bit=True" in snippet_of(card)
     assert "quantization_config" not in snippet_of(model_card({**hub, "merged": {"dtype": "float32"}}, adapter=False))
 
 
 def test_held_out_perplexity_is_written_into_its_section_alone(base: Path, tmp_path: Path) -> None:
-    card = tmp_path / "README.md"
+    card, measured = tmp_path / "README.md", {"all": TunedAndBase(TUNED, BASE)}
+    assert not update_card(tmp_path, measured)
+    assert not card.exists()
+    card.write_text("mine")
+    assert not update_card(tmp_path, measured)
+    assert card.read_text() == "mine"
     card.write_text(model_card(run_record(base), adapter=False) + "\nA line of my own.\n")
     before = card.read_text()
 
-    assert update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
+    assert update_card(tmp_path, measured)
     first = card.read_text()
-    assert update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
+    assert update_card(tmp_path, measured)
 
     assert card.read_text() == first
     assert "| all | 6 | 34 | 3.250 | 9.500 | 0.7500 | 1.5000 |" in first
     assert "Not measured yet" not in first
     assert first.partition("## Held-out")[0] == before.partition("## Held-out")[0]
     assert first.endswith("\nA line of my own.\n")
-
-
-def test_a_card_without_the_section_is_left_as_its_owner_wrote_it(tmp_path: Path) -> None:
-    assert not update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
-    assert not (tmp_path / "README.md").exists()
-
-    (tmp_path / "README.md").write_text("mine")
-    assert not update_card(tmp_path, {"all": TunedAndBase(TUNED, BASE)})
-    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_eval_ppl_puts_its_result_on_the_card_also_when_it_was_known_before(trained: Path, base: Path) -> None:

@@ -95,58 +95,47 @@ def test_what_is_published_names_no_folder_of_this_machine(folder: Path, trained
     assert b"folder = 'org/name'" in hub.files["main"]["README.md"]
 
 
-def test_a_branch_holds_another_split_and_its_card_loads_from_there(folder: Path, hub: Hub) -> None:
-    send(folder, hub)
-    send(folder, hub, revision="split_1")
+def test_what_is_on_the_hub_is_replaced_on_its_branch_and_only_where_it_is_as_private_as_asked_for(
+    folder: Path, hub: Hub
+) -> None:
+    # An adapter_config.json beside a whole model would be loaded in its place.
+    send(folder, hub, private=False)
+    hub.files["main"] |= {"adapter_config.json": b"{}", "adapter_model.safetensors": b"", "LICENSE": b"mine"}
+    send(folder, hub, private=False)
+    send(folder, hub, private=False, revision="split_1")
 
     assert b"snapshot_download('org/name', revision='split_1')" in hub.files["split_1"]["README.md"]
     assert b"snapshot_download" not in hub.files["main"]["README.md"]
-
-
-def test_files_of_an_earlier_model_are_removed_and_other_files_are_not(folder: Path, hub: Hub) -> None:
-    # An adapter_config.json beside a whole model would be loaded in its place.
-    send(folder, hub)
-    hub.files["main"] |= {"adapter_config.json": b"{}", "adapter_model.safetensors": b"", "LICENSE": b"mine"}
-
-    send(folder, hub)
-
     assert not {"adapter_config.json", "adapter_model.safetensors"} & set(hub.files["main"])
     assert hub.files["main"]["LICENSE"] == b"mine"
-
-
-def test_a_public_repository_does_not_get_what_was_to_be_private(folder: Path, hub: Hub) -> None:
     # create_repo(private=True, exist_ok=True) leaves the visibility of a repository that exists as it is.
-    send(folder, hub, private=False)
     before = dict(hub.files["main"])
-
     with pytest.raises(ChatbenchError, match="already public"):
         send(folder, hub)
     assert hub.files["main"] == before
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "rejects the token"), (403, "no write access"), (500, "500")])
-def test_a_refusal_of_the_hub_is_told_in_one_line_with_its_cure(
-    folder: Path, hub: Hub, status: int, words: str
+@pytest.mark.parametrize(
+    ("rights", "broken", "words"),
+    [
+        (401, "", "rejects the token"),
+        (403, "", "no write access"),
+        (500, "", "500"),
+        (200, "cut", "cannot be reached"),
+        (200, "page", "login page"),
+        (200, "list", "what answered is not a hub"),
+    ],
+)
+def test_a_refusal_a_broken_connection_and_somebody_else_who_answers_are_one_clear_error_with_its_cure(
+    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, rights: int, broken: str, words: str
 ) -> None:
-    hub.rights = status
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client waits before it tries again
+    hub.rights, hub.broken = rights, broken
 
     with pytest.raises(ChatbenchError, match=words) as refused:
         send(folder, hub)
     assert refused.value.fix
     assert TOKEN not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("broken", "words"), [("cut", "cannot be reached"), ("page", "login page"), ("list", "what answered is not a hub")]
-)
-def test_a_connection_that_breaks_and_somebody_else_who_answers_are_one_clear_error(
-    folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, broken: str, words: str
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)  # the client waits before it tries again
-    hub.broken = broken
-
-    with pytest.raises(ChatbenchError, match=words):
-        send(folder, hub)
 
 
 def test_no_token_and_no_network_are_told_apart(folder: Path, hub: Hub) -> None:
@@ -195,32 +184,28 @@ def test_the_command_publishes_a_folder_as_well_as_a_model_and_its_split(
     assert "SPLIT_ID=split_3 chatbench finetune small" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["MY_API_KEY", "hf_token", "CLIENT_SECRET"])
-def test_a_secret_of_the_environment_is_found_wherever_it_is_and_not_repeated(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+SECRET = "s3cr3t-value"
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "said"),
+    [
+        ("MY_API_KEY", "trainer_log.jsonl", SECRET, "the value of MY_API_KEY"),
+        ("hf_token", "trainer_log.jsonl", f'{{"note": "{SECRET}"}}', "the value of hf_token"),
+        # Across two pages of a large file.
+        ("CLIENT_SECRET", "model.safetensors", "." * (mmap.PAGESIZE - 6) + SECRET + "." * 50, "the value of CLIENT_S"),
+        ("NAME", "README.md", f"See {Path.home() / 'notes'}\n", ".* a path on this machine"),
+    ],
+)
+def test_a_secret_of_the_environment_and_a_path_of_this_machine_are_found_and_no_secret_is_repeated(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, file: str, content: str, said: str
 ) -> None:
-    monkeypatch.setenv(name, "s3cr3t-value")
-    (folder / "trainer_log.jsonl").write_text('{"step": 1, "note": "s3cr3t-value"}\n')
+    monkeypatch.setenv(name, SECRET)
+    (folder / file).write_text(content)
 
-    with pytest.raises(ChatbenchError, match=f"trainer_log.jsonl: contains the value of {name}") as refused:
-        publication(folder, "org/name")
-    assert "s3cr3t-value" not in str(refused.value)
-
-
-def test_a_secret_across_two_pages_of_a_large_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOME_TOKEN", "s3cr3t-value")
-    (tmp_path / "model.safetensors").write_bytes(b"." * (mmap.PAGESIZE - 6) + b"s3cr3t-value" + b"." * 50)
-
-    with pytest.raises(ChatbenchError, match="SOME_TOKEN"):
-        refuse_leaks("model.safetensors", tmp_path / "model.safetensors", tmp_path)
-
-
-def test_a_path_of_this_machine_in_an_edited_card_is_refused(folder: Path) -> None:
-    card = folder / "README.md"
-    card.write_text(card.read_text() + f"\nSee {Path.home() / 'notes'}\n")
-
-    with pytest.raises(ChatbenchError, match=r"README\.md: contains .* a path on this machine"):
-        publication(folder, "org/name")
+    with pytest.raises(ChatbenchError, match=f"{file}: contains {said}") as refused:
+        refuse_leaks(file, folder / file, folder) if file == "model.safetensors" else publication(folder, "org/name")
+    assert SECRET not in str(refused.value)
 
 
 def test_an_adapter_goes_out_with_its_hub_base_and_is_refused_with_a_base_nobody_else_has(

@@ -19,7 +19,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from tests.support.prepared_files import sums, write_prepared
-from tests.support.tiny_models import save_tiny_model, score_examples
+from tests.support.tiny_models import score_examples
 from tests.support.tiny_runs import LORA, STANDSTILL, chats, log_of, run_tiny, tiny_job, weights_of
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -52,11 +52,6 @@ def finish(*started: subprocess.Popen[str]) -> list[str]:
     failed = [text[-5000:] for process, text in zip(started, said, strict=True) if process.returncode]
     assert not failed, "\n".join(failed)
     return said
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +189,7 @@ def test_two_nodes_meet_over_the_network_with_the_documented_command(base: Path,
     assert "2 processes on cpu, gloo, each with the whole model" in first
     assert "trained 3 steps" in first
     assert "steps" not in second
-    record = json.loads((tmp_path / "results" / "models" / "small" / "split_0" / "chatbench.json").read_text())
+    record = json.loads((tmp_path / "results" / "models" / "llama" / "split_0" / "chatbench.json").read_text())
     assert record["processes"] == 2
 
 

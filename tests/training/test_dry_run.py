@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.support.chat_templates import save_chat_model
-from tests.support.prepared_files import sums, write_prepared
+from tests.support.prepared_files import sums
 from tests.support.tiny_models import (
     ARCHITECTURES,
     LATENT,
@@ -25,13 +28,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import sha256_of
-from chatbench.core.settings import Optimizer, Settings, recipes, resolve_settings
+from chatbench.core.settings import Settings, recipes, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.models.encoding import EncodedRows, encode_rows
 from chatbench.models.loading import fuse_activations, known_weights
 from chatbench.models.loss import LOGITS_AT_ONCE, completion_nats, padded_batch, scored_sequence, tree_batch
 from chatbench.models.prefix_tree import attends_to_trees, prefix_tree
 from chatbench.models.run_record import add_checksums, write_record
+from chatbench.models.weights import Format
 from chatbench.protocol.prompts import EncodedExample
 from chatbench.training import dry_run, run
 from chatbench.training.batches import PACK_TOKENS_CPU
@@ -45,6 +49,7 @@ from chatbench.training.dry_run import (
     cheaper_options,
     epoch_work,
     estimated_bytes,
+    few_steps,
     forward_passes,
     matrix_rate,
     memory_warning,
@@ -117,54 +122,42 @@ def test_where_layers_differ_the_widest_counts_and_keys_of_two_parts_are_as_wide
 
 
 @pytest.mark.parametrize(
-    ("optim", "bytes_per_parameter"), [("adamw_torch_fused", 16), ("adamw_8bit", 10.03), ("sgd", 8)]
+    ("settings", "precision", "of_matrices", "of_others", "adapters"),
+    [
+        # Sixteen bytes a parameter, or what the optimizer keeps.
+        (Settings(), "bf16", 16, 16, 0),
+        (Settings(optim="adamw_8bit"), "bf16", 10.03, 10.03, 0),
+        (Settings(optim="sgd"), "bf16", 8, 8, 0),
+        # Counting four bytes of a frozen base, as on a CPU, would refuse cards that are large enough.
+        (LORA, "bf16", 2, 2, 3_407_872),
+        (replace(LORA, load_in_8bit=True), "bf16", 1, 2, 3_407_872),
+        (replace(LORA, load_in_4bit=True), "bf16", 0.515875, 2, 3_407_872),
+        (LORA, "fp32", 4, 4, 3_407_872),
+    ],
 )
-def test_training_all_weights_takes_sixteen_bytes_a_parameter_or_what_the_optimizer_keeps(
-    optim: Optimizer, bytes_per_parameter: float
+def test_weights_gradients_and_optimizer_take_so_many_bytes_a_parameter(
+    settings: Settings, precision: Format, of_matrices: float, of_others: float, adapters: int
 ) -> None:
-    memory = training_memory(LLAMA_3_8B, Settings(optim=optim), NOTHING, card(80))
-
-    assert memory.state == pytest.approx(bytes_per_parameter * LLAMA_3_8B.parameters)
-    assert memory.copies == 2 * (LLAMA_3_8B.layer_matrices + 128_256 * 4096)  # autocast's
-
-
-@pytest.mark.parametrize(
-    ("quantised", "bytes_per_matrix_parameter"),
-    [({}, 2), ({"load_in_8bit": True}, 1), ({"load_in_4bit": True}, 0.515875)],
-)
-def test_adapters_leave_the_base_in_few_bytes_on_a_gpu(
-    quantised: dict[str, bool], bytes_per_matrix_parameter: float
-) -> None:
-    # Counting four bytes a parameter, as on a CPU, would refuse cards that are large enough.
-    memory = training_memory(LLAMA_3_8B, replace(LORA, **quantised), NOTHING, card(80))
+    memory = training_memory(LLAMA_3_8B, settings, NOTHING, replace(card(80), precision=precision))
 
     outside = LLAMA_3_8B.parameters - LLAMA_3_8B.layer_matrices
-    frozen = bytes_per_matrix_parameter * LLAMA_3_8B.layer_matrices + 2 * outside
-    assert memory.state == pytest.approx(frozen + 16 * 3_407_872, rel=1e-5)
-    assert memory.copies == 0
+    expected = of_matrices * LLAMA_3_8B.layer_matrices + of_others * outside + 16 * adapters
+    assert memory.state == pytest.approx(expected, rel=1e-5)
+    # Autocast's, of what is held in float32.
+    assert memory.copies == (0 if adapters else 2 * (LLAMA_3_8B.layer_matrices + 128_256 * 4096))
 
 
-def test_adapters_in_fp32_keep_the_base_in_four_bytes_on_a_gpu_too() -> None:
-    memory = training_memory(LLAMA_3_8B, LORA, NOTHING, replace(card(80), precision="fp32"))
-
-    assert memory.state == pytest.approx(4 * LLAMA_3_8B.parameters + 16 * 3_407_872, rel=1e-5)
-    assert memory.copies == 0
-
-
-def test_activations_grow_with_tokens_and_shrink_with_checkpointing() -> None:
-    def activations(settings: Settings) -> float:
-        return training_memory(LLAMA_3_8B, settings, Work(1000, 100), card(80)).activations
+def test_activations_shrink_with_checkpointing_and_logits_are_of_scored_rows_and_never_too_many_at_a_time() -> None:
+    few, checkpointed, many = (
+        training_memory(LLAMA_3_8B, replace(LORA, gradient_checkpointing=on), Work(1000, rows), card(80))
+        for on, rows in ((False, 100), (True, 100), (False, 9000))
+    )
 
     layer = 4 * 8192 + 2 * (2 * 4096 + 2 * 1024 + 3 * 14336) + 3 * 8192  # dropout keeps a byte
-    assert activations(LORA) == 1000 * 32 * layer
-    assert activations(replace(LORA, gradient_checkpointing=True)) == 1000 * (32 * 2 * 4096 + layer)
-
-
-def test_logits_are_held_for_scored_rows_only_and_never_too_many_at_a_time() -> None:
-    few, many = (training_memory(LLAMA_3_8B, LORA, Work(9000, rows), card(80)).logits for rows in (100, 9000))
-
-    assert few == 16 * 100 * 128_256
-    assert many == 16 * LOGITS_AT_ONCE
+    assert few.activations == 1000 * 32 * layer
+    assert checkpointed.activations == 1000 * (32 * 2 * 4096 + layer)
+    assert few.logits == 16 * 100 * 128_256
+    assert many.logits == 16 * LOGITS_AT_ONCE
 
 
 @pytest.mark.parametrize("settings", [Settings(), replace(LORA, lora_dropout=0.05)], ids=["full", "lora"])
@@ -281,14 +274,10 @@ def test_advice_names_the_mildest_changes_first_and_says_which_fit() -> None:
     assert lines[1].startswith("does not fit either with --pack-tokens 4096")
     assert lines[-1].startswith("fits with --load-in-4bit --gradient-checkpointing")
     assert advice(LLAMA_3_8B, packed, batch, card(80)) == ["fits: 80.0 GiB of 80.0 GiB are free on a card of 80 GiB"]
-
-
-def test_what_is_on_already_is_not_advised() -> None:
-    settings = replace(
+    all_on = replace(
         LORA, packing="none", load_in_4bit=True, gradient_checkpointing=True, per_device_train_batch_size=1
     )
-
-    assert cheaper_options(LLAMA_3_8B, settings, Work(512, 50), card(16)) == []
+    assert cheaper_options(LLAMA_3_8B, all_on, Work(512, 50), card(16)) == []
 
 
 def test_packs_are_as_large_as_the_card_holds_with_some_room() -> None:
@@ -304,18 +293,16 @@ def test_packs_are_as_large_as_the_card_holds_with_some_room() -> None:
     assert tokens_that_fit(LLAMA_3_8B, settings, card(8), scored_share=0.1) == 0
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(0, PACK_TOKENS_CPU), (77, 77)])
-def test_the_packs_of_a_run_are_those_asked_for_or_the_usual_ones(tmp_path: Path, asked: int, expected: int) -> None:
-    base = save_tiny_model(tmp_path / "base")
-    resolved = resolve_settings(str(base), None, {"packing": "conversation", "pack_tokens": asked})
-
-    assert pack_tokens(resolved, encoded(EncodedExample([1] * 9, [2])), torch.device("cpu")) == expected
+def test_the_packs_of_a_run_are_those_asked_for_or_the_usual_ones(base: Path) -> None:
+    for asked, expected in ((0, PACK_TOKENS_CPU), (77, 77)):
+        resolved = resolve_settings(str(base), None, {"packing": "conversation", "pack_tokens": asked})
+        assert pack_tokens(resolved, encoded(EncodedExample([1] * 9, [2])), torch.device("cpu")) == expected
 
 
 def test_before_training_only_a_run_that_is_likely_not_to_fit_is_warned_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolved = resolve_settings(str(save_tiny_model(tmp_path / "base")), None, {"precision": "fp32"})
+    resolved = resolve_settings(str(base), None, {"precision": "fp32"})
     examples = encoded(EncodedExample([1] * 90, [2] * 10), EncodedExample([1] * 40, [2] * 10))
     assert memory_warning(resolved, examples, torch.device("cpu")) == []
 
@@ -328,30 +315,28 @@ def test_before_training_only_a_run_that_is_likely_not_to_fit_is_warned_about(
 
 
 def test_a_run_too_large_for_the_device_is_refused_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = save_tiny_model(tmp_path / "base")
     (base / "model.safetensors").write_bytes(b"")  # loading it would be another error
     monkeypatch.setattr(run, "training_device", lambda *_: Device("a toy", 1000, 1000, "fp32", on_gpu=False))
-    data = write_prepared(tmp_path / "data")
 
     with pytest.raises(ChatbenchError, match="a toy has"):
-        finetune(str(base), workspace=Workspace(data, tmp_path / "results"), say=lambda _line: None)
+        finetune(str(base), workspace=workspace, say=lambda _line: None)
 
 
-def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base")
+def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(workspace: Workspace, tmp_path: Path) -> None:
+    base, said = save_tiny_model(tmp_path / "base"), list[str]()
     (base / "model.safetensors").unlink()
-    data, said = write_prepared(tmp_path / "data"), list[str]()
     flags = {"per_device_train_batch_size": 4, "num_train_epochs": 2.0, "precision": "fp32"}
 
-    plan = plan_finetune(str(base), workspace=Workspace(data), flags=flags, say=said.append)
+    plan = plan_finetune(str(base), workspace=workspace, flags=flags, say=said.append)
 
     screen = "\n".join(said)
     assert any(line.split() == ["num_train_epochs", "2.0", "--num-train-epochs"] for line in said)
     assert "12 to train on, 6 to validate" in screen
     assert f"2 times, {plan.validation.tokens} tokens read each time" in screen
-    held_out = encode_rows(tiny_tokenizer(), Workspace(data).examples("split_0", "test"), 256).examples
+    held_out = encode_rows(tiny_tokenizer(), workspace.examples("split_0", "test"), 256).examples
     assert plan.validation.tokens == len(prefix_tree([scored_sequence(example) for example in held_out]))
     assert plan.operations > training_operations(plan.shape, plan.resolved.settings, plan.epoch.work) * 2
     assert plan.steps == 6
@@ -361,56 +346,56 @@ def test_a_dry_run_says_what_a_run_would_do_and_reads_no_weights(tmp_path: Path)
     assert plan.seconds == pytest.approx(plan.operations / (0.3 * plan.rate))  # fp32 on the CPU
     # A CPU that multiplies faster in bf16 does nothing else faster.
     assert replace(plan, rate=1e9 * plan.rate).seconds == pytest.approx(0.7 * plan.seconds)
-    assert not (tmp_path / "results").exists()
+    assert not workspace.results.exists()
     settings = replace(plan.resolved.settings, num_train_epochs=0.35)
     assert replace(plan, resolved=replace(plan.resolved, settings=settings)).steps == 2  # the Trainer rounds up
     assert replace(plan, resolved=replace(plan.resolved, settings=replace(settings, max_steps=7))).steps == 7
 
 
-@pytest.mark.parametrize(("flags", "said_once"), [({}, 1), ({"template": "plain"}, 0)])
-def test_an_instruct_model_in_plain_text_says_once_that_its_template_can_be_used(
-    tmp_path: Path, flags: dict[str, object], said_once: int
+MOE = {**SMALL, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+BLOOM = {"vocab_size": 320, "hidden_size": 32, "n_layer": 2, "n_head": 4}
+
+
+def save_other(folder: Path, kind: str = "bloom", shape: dict[str, Any] = BLOOM) -> Path:
+    other_model(kind, **shape).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("save", "flags", "text", "times"),
+    [
+        (save_chat_model, {}, "--template chat", 1),
+        (save_chat_model, {"template": "plain"}, "--template chat", 0),
+        (save_tiny_model, {}, "--template chat", 0),
+        (save_tiny_model, {}, "only 1 steps in all", 1),
+        (save_other, {"packing": "none"}, "chatbench cannot simulate with it here", 1),
+        # Targets may be given with a part of their path, as peft allows: 2 layers, 4 * (32 + 32).
+        (save_tiny_model, {"method": "lora", "lora_targets": ["self_attn.q_proj"], "lora_r": 4},
+         "512 trainable of|training 512 of", 1),
+        (partial(save_tiny_model, context=64), {}, r"[1-9]\d* left out", 1),
+    ],
+)  # fmt: skip
+def test_a_dry_run_and_the_run_say_the_same_once(
+    workspace: Workspace, tmp_path: Path, save: Callable[[Path], Path], flags: dict[str, object], text: str, times: int
 ) -> None:
-    base, said = save_chat_model(tmp_path / "base"), list[str]()
-    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
-
-    plan_finetune(str(base), workspace=workspace, flags=flags, say=said.append)
-    assert sum("--template chat" in line for line in said) == said_once
-
-    said.clear()
-    finetune(str(base), workspace=workspace, flags={**flags, "max_steps": 1, "precision": "fp32"}, say=said.append)
-    assert sum("--template chat" in line for line in said) == said_once
+    base = str(save(tmp_path / "base"))
+    for step in (plan_finetune, finetune):
+        said: list[str] = []
+        step(base, workspace=workspace, flags={"max_steps": 1, "precision": "fp32", **flags}, say=said.append)
+        assert sum(bool(re.search(text, line)) for line in said) == times
+    assert said[-1].count(" -> ") == 1  # the folder; one step has one loss
 
 
-def test_a_dry_run_says_how_many_examples_are_too_long(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "base", context=64)
-    data, said = write_prepared(tmp_path / "data"), list[str]()
-
-    plan = plan_finetune(str(base), workspace=Workspace(data), say=said.append)
-
-    assert plan.encoded.examples_left_out > 0
-    assert any(f"{plan.encoded.examples_left_out} left out" in line for line in said)
-
-
-def test_a_run_of_few_steps_is_told_so_before_and_by_the_run(tmp_path: Path) -> None:
-    base = str(save_tiny_model(tmp_path / "base"))
-    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
-
-    for steps, count in ((99, 1), (100, 0)):
-        said = list[str]()
-        plan_finetune(base, workspace=workspace, flags={"max_steps": steps}, say=said.append)
-        assert sum(f"only {steps} steps" in line for line in said) == count
-    said = []
-    finetune(base, workspace=workspace, flags={"max_steps": 1, "precision": "fp32"}, say=said.append)
-    assert sum("only 1 steps in all" in line for line in said) == 1
+def test_a_run_of_a_hundred_steps_is_not_one_of_few() -> None:
+    assert [len(few_steps(steps)) for steps in (99, 100)] == [1, 0]
 
 
 def test_a_dry_run_says_that_the_run_would_stop_at_another_run_s_model_and_which_command_overwrites_it(
-    tmp_path: Path,
+    base: Path, workspace: Workspace
 ) -> None:
     # It accepted what the run refused; and `chatbench run` advised an option that it does not have.
-    base, said = save_tiny_model(tmp_path / "base"), list[str]()
-    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    said: list[str] = []
     record = {"model": "small", "base": "other", "train_sha256": "", "settings_hash": "", "settings": {}}
     folder = workspace.model_folder(str(base), "split_0")
     folder.mkdir(parents=True)
@@ -441,51 +426,20 @@ def test_this_machine_has_memory_and_multiplies() -> None:
     assert 1e8 < matrix_rate("cpu", "fp32", seconds=0.01) < 1e15
 
 
-MOE = {**SMALL, "moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
-BLOOM = {"vocab_size": 320, "hidden_size": 32, "n_layer": 2, "n_head": 4}
-
-
 @pytest.mark.parametrize(
     ("kind", "shape", "flags", "said"),
     [
         ("qwen3_moe", MOE, {"method": "lora"}, "lora_targets = by architecture: No `target_modules`"),
+        ("llama", SMALL, {"method": "lora", "lora_targets": ["c_attn"]}, "expected: some of .*q_proj"),
         ("bloom", BLOOM, {"packing": "conversation"}, "packing is not possible for BloomForCausalLM"),
     ],
 )
 def test_what_a_run_refuses_is_refused_by_its_dry_run(
-    tmp_path: Path, kind: str, shape: dict[str, Any], flags: dict[str, object], said: str
+    workspace: Workspace, tmp_path: Path, kind: str, shape: dict[str, Any], flags: dict[str, object], said: str
 ) -> None:
-    other_model(kind, **shape).save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
+    save_other(tmp_path / "base", kind, shape)
 
     for step in (plan_finetune, finetune):
         with pytest.raises(ChatbenchError, match=said) as refused:
             step(str(tmp_path / "base"), workspace=workspace, flags=flags, say=lambda _line: None)
         assert ("serve it behind an endpoint" in refused.value.fix) == (kind == "bloom")
-
-
-def test_a_model_that_cannot_be_simulated_here_is_noted_before_it_is_trained(tmp_path: Path) -> None:
-    other_model("bloom", **BLOOM).save_pretrained(tmp_path / "base")
-    tiny_tokenizer().save_pretrained(tmp_path / "base")
-    workspace, said = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results"), list[str]()
-    flags = {"packing": "none", "max_steps": 1, "precision": "fp32"}
-
-    plan_finetune(str(tmp_path / "base"), workspace=workspace, flags=flags, say=said.append)
-    finetune(str(tmp_path / "base"), workspace=workspace, flags=flags, say=said.append)
-
-    assert sum("chatbench cannot simulate with it here" in line for line in said) == 2
-    assert said[-1].count(" -> ") == 1  # the folder; one step has one loss
-
-
-def test_the_adapters_of_a_dry_run_are_those_of_the_run(tmp_path: Path) -> None:
-    # Targets may be given with a part of their path, as peft allows.
-    base, said = save_tiny_model(tmp_path / "base"), list[str]()
-    workspace = Workspace(write_prepared(tmp_path / "data"), tmp_path / "results")
-    flags = {"method": "lora", "lora_targets": ["self_attn.q_proj"], "lora_r": 4, "precision": "fp32", "max_steps": 1}
-
-    plan_finetune(str(base), workspace=workspace, flags=flags, say=said.append)
-    finetune(str(base), workspace=workspace, flags=flags, say=said.append)
-
-    assert any("512 trainable of" in line for line in said)  # 2 layers, 4 * (32 + 32)
-    assert any(line.startswith("training 512 of") for line in said)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from tests.support.prepared_files import as_line, sums
-from tests.support.tiny_models import save_tiny_model
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.training.finetune import SCORED_STYLES, show_mask, visible
@@ -18,9 +17,7 @@ def write_rows(path: Path, **changes: str) -> Path:
     return path
 
 
-def test_the_completion_is_coloured_to_its_end_marker_and_the_prompt_is_not(tmp_path: Path) -> None:
-    base = save_tiny_model(tmp_path / "m")
-
+def test_the_completion_is_coloured_to_its_end_marker_and_the_prompt_is_not(base: Path, tmp_path: Path) -> None:
     text = show_mask(write_rows(tmp_path / "train.jsonl", completion="é数 x [END]"), 2, str(base))
 
     coloured = [text.plain[span.start : span.end] for span in text.spans if span.style in SCORED_STYLES]
@@ -30,20 +27,15 @@ def test_the_completion_is_coloured_to_its_end_marker_and_the_prompt_is_not(tmp_
     assert "row 2: follow_up turn of c1" in text.plain
 
 
-def test_control_characters_are_drawn_and_never_sent(tmp_path: Path) -> None:
+def test_control_characters_are_drawn_and_never_sent_and_markup_stays_text(base: Path, tmp_path: Path) -> None:
     assert visible("a\x00\x1b[2J\x07\r\x7f\x9b\u202e\u2028b") == "a␀␛[2J␇␍␡<U+009B><U+202E><U+2028>b"
-    base = save_tiny_model(tmp_path / "m")
 
-    path = write_rows(tmp_path / "train.jsonl", completion="\x1b]0;title\x07 \x00", conversation_id="\x1b[31m")
+    hostile = "\x1b]0;title\x07 \x00 [bold]x[/bold]"
+    path = write_rows(tmp_path / "train.jsonl", completion=hostile, conversation_id="\x1b[31m")
     text = show_mask(path, 1, str(base))
 
     assert not any(ord(character) < 32 and character != "\n" for character in text.plain)
-
-
-def test_rich_markup_in_a_chat_stays_text(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "train.jsonl", completion="[bold]x[/bold]")
-
-    assert "[bold]x[/bold]" in show_mask(path, 1, str(save_tiny_model(tmp_path / "m"))).plain
+    assert "[bold]x[/bold]" in text.plain
 
 
 @pytest.mark.parametrize("row", [0, 4, -1])

@@ -8,18 +8,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tests.support.prepared_files import sums
-from tests.support.tiny_models import save_tiny_model
 from tests.support.tiny_runs import killed_at_checkpoint, log_of, run_tiny, tiny_job
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.training import run as training
 from chatbench.training import trainer
 from chatbench.training.trainer import RecentLosses
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "small")
 
 
 def curve(logs: Path, name: str) -> list[tuple[int, float]]:
@@ -91,7 +85,7 @@ def test_runs_of_other_settings_are_other_runs_of_trackio(
     assert (tmp_path / "trackio" / "chatbench.db").is_file()
     names = {each.name for each in trackio.Api().runs("chatbench")}
     assert len(names) == 2
-    assert all(name.startswith("small/split_0 ") for name in names)
+    assert all(name.startswith("llama/split_0 ") for name in names)
 
 
 def test_losses_are_forgotten_once_they_have_been_looked_at() -> None:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,7 +89,7 @@ class WorkProgress:
         rate = (done - self._already) / seconds
         parts = [f"{done:,}/{total:,} {self._unit}", f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s", self._more()]
         if rate > 0 and done < total:
-            parts.append(f"{clock_text((total - done) / rate)} left")
+            parts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
         text = "  ".join(filter(None, parts))
         console = self._console or standard_error()
         if not console.is_terminal:
@@ -119,16 +120,6 @@ def tracked(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
         for done, item in enumerate(items, 1):
             yield item
             progress(done, len(items))
-
-
-def clock_text(seconds: float) -> str:
-    """Format seconds as hours:minutes:seconds.
-
-    >>> clock_text(3725.2)
-    '1:02:05'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 class StopRequest:

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from chatbench.core.errors import ChatbenchError, expected_by
-from chatbench.core.files import read_json
+from chatbench.core.files import read_object
 
 Method = Literal["full", "lora"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -479,10 +479,8 @@ def base_of(model: str, record: Mapping[str, Any] | None) -> str:
 def _layers(overrides_file: Path | None, flags: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
     layers: list[tuple[str, Mapping[str, object]]] = []
     if overrides_file is not None:
-        content = read_json(overrides_file, fix="give a JSON file of training arguments, or omit --config")
-        if not isinstance(content, dict):
-            raise ChatbenchError(f"{overrides_file}: {type(content).__name__}", expected="a JSON object of settings")
-        layers.append((str(overrides_file), content))
+        fix = "give a JSON file of training arguments, or omit --config"
+        layers.append((str(overrides_file), read_object(overrides_file, fix=fix)))
     layers.append(("command line", {name: value for name, value in flags.items() if value is not None}))
     for source, layer in layers:
         for subject, (one, other) in _EXCLUSIVE.items():

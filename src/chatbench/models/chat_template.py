@@ -253,18 +253,18 @@ class ChatForm:
     stop: tuple[str, ...] = ()
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        reasons = []
+        refused = []
         for thinking in (False, None) if "enable_thinking" in str(tokenizer.chat_template) else (None,):
             self.template = ChatTemplate(tokenizer, thinking=thinking)
             self.name, self.notes = self.template.name, self.template.notes
             try:
-                self._end_id = self._found_end_id()
+                self._end_id = self._found_end_id(tokenizer_name(tokenizer))
             except _InexactError as error:
-                reasons.append(str(error))
+                refused.append(error)
             else:
                 self.end_ids = frozenset({self._end_id})
                 return
-        raise _refused(tokenizer_name(tokenizer), reasons[0])
+        raise refused[0]
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt of a system and a user message.
@@ -281,80 +281,67 @@ class ChatForm:
             ChatbenchError: a row holds no messages, or one cannot be masked exactly.
         """
         texts: list[str] = []
-        for row in rows:
+        places = [f"example of conversation {row.conversation_id}" for row in rows]
+        for row, where in zip(rows, places, strict=True):
             if row.messages is None:
                 raise ChatbenchError(
-                    f"example of conversation {row.conversation_id}: plain text, but a chat template needs messages",
+                    f"{where}: plain text, but a chat template needs messages",
                     expected="messages (system, user, assistant)",
                     fix=f"prepare the splits with --format messages, or {PLAIN_FIX}",
                 )
             system, user, assistant = row.messages
             # A person's message has no white space around it (see data.examples), and many templates strip it anyway.
-            with _refusing(row):
-                texts += self._texts((system, user, Message("assistant", assistant.content.strip())))
+            texts += self._texts((system, user, Message("assistant", assistant.content.strip())), where)
         ids = self.template.ids(texts)
-        encoded = []
-        for row, prompt, whole in zip(rows, ids[::2], ids[1::2], strict=True):
-            with _refusing(row):
-                encoded.append(self._split(prompt, whole, self._end_id))
-        return encoded
+        pairs = zip(ids[::2], ids[1::2], places, strict=True)
+        return [self._split(prompt, whole, self._end_id, where) for prompt, whole, where in pairs]
 
-    def _found_end_id(self) -> int:
-        asked, chat = self._texts(PROBE)
+    def _found_end_id(self, where: str) -> int:
+        asked, chat = self._texts(PROBE, where)
         wrong = [message.role for message in PROBE[:2] if asked.count(message.content) != 1]
         if wrong:
-            raise _InexactError(f"it does not write the {wrong[0]} message exactly once: {asked!r}")
+            raise _InexactError(where, f"it does not write the {wrong[0]} message exactly once: {asked!r}")
         today = [datetime.now().strftime(each) for each in _DATE_FORMAT.findall(self.template.source)]
         if any(date in asked for date in today):
-            raise _InexactError(f"it writes today's date: {asked!r}")
+            raise _InexactError(where, f"it writes today's date: {asked!r}")
         prompt, whole = self.template.ids([asked, chat])
         special = [token for token in whole[len(prompt) :] if token in self.template.special_ids]
         if not special:
-            raise _InexactError(f"it does not end the reply with a special token: {chat!r}")
-        self._split(prompt, whole, special[0])
+            raise _InexactError(where, f"it does not end the reply with a special token: {chat!r}")
+        self._split(prompt, whole, special[0], where)
         return special[0]
 
-    def _texts(self, messages: Sequence[Message]) -> tuple[str, str]:
+    def _texts(self, messages: Sequence[Message], where: str) -> tuple[str, str]:
         """Prompt and whole chat as text."""
         prompt, whole = self.template.text(messages[:2], ask=True).rstrip(" "), self.template.text(messages, ask=False)
         target = self.template.escaped(messages[2].content)
         if not whole.startswith(prompt):
-            raise _InexactError(f"the chat with the reply, {whole!r}, does not begin with the prompt, {prompt!r}")
+            raise _InexactError(where, f"the whole chat, {whole!r}, does not begin with the prompt, {prompt!r}")
         rest = whole[len(prompt) :]
         if not rest.lstrip().startswith(target):
-            raise _InexactError(f"after the prompt it writes {rest!r} instead of the reply {target!r}")
+            raise _InexactError(where, f"after the prompt it writes {rest!r} instead of the reply {target!r}")
         if messages == PROBE:
             self._blank = rest[: -len(rest.lstrip())]
         elif not rest.startswith(self._blank + target):
-            raise _InexactError(f"before the reply it writes {rest[:20]!r}, but {self._blank!r} in other chats")
+            raise _InexactError(where, f"before the reply it writes {rest[:20]!r}, but {self._blank!r} in other chats")
         return prompt, whole
 
     @staticmethod
-    def _split(prompt: list[int], whole: list[int], end_id: int) -> EncodedExample:
+    def _split(prompt: list[int], whole: list[int], end_id: int, where: str) -> EncodedExample:
         if whole[: len(prompt)] != prompt:
-            raise _InexactError("the tokenizer joins the prompt's last characters with the reply's first")
+            raise _InexactError(where, "the tokenizer joins the prompt's last characters with the reply's first")
         rest = whole[len(prompt) :]
         if end_id not in rest:
-            raise _InexactError("the reply does not end as in other chats")
+            raise _InexactError(where, "the reply does not end as in other chats")
         return EncodedExample(prompt, rest[: rest.index(end_id) + 1])
 
 
-class _InexactError(Exception):
-    """Why prompt and completion cannot be separated exactly."""
+class _InexactError(ChatbenchError):
+    """Prompt and completion of a tokenizer or an example (`where`) cannot be separated exactly."""
 
-
-@contextmanager
-def _refusing(row: ExampleRow) -> Iterator[None]:
-    """Names the conversation of a row that cannot be masked exactly."""
-    try:
-        yield
-    except _InexactError as error:
-        raise _refused(f"example of conversation {row.conversation_id}", str(error)) from error
-
-
-def _refused(where: str, reason: str) -> ChatbenchError:
-    return ChatbenchError(
-        f"{where}: the chat template cannot be masked exactly: {reason}",
-        expected="the same prompt and white space each time, then the reply unchanged, then a special end token",
-        fix=PLAIN_FIX,
-    )
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"{where}: the chat template cannot be masked exactly: {reason}",
+            expected="the same prompt and white space each time, then the reply unchanged, then a special end token",
+            fix=PLAIN_FIX,
+        )

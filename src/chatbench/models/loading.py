@@ -4,7 +4,7 @@ A *source* is a Hub id, a folder (a model, or an adapter that names its base), a
 `package:NAME` (a model that comes with the package) or `random:NAME` (that model's shape with random weights). Other
 weights are read from safetensors only, and code that comes with a model is never run. Whatever transformers, peft,
 safetensors and the Hub raise, for a user's mistake or a damaged or hostile folder, becomes one clear error with the
-source's name (`named_errors`).
+source's name (`_errors_named`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import resources
@@ -37,12 +37,12 @@ from transformers.activations import NewGELUActivation
 from transformers.utils.logging import disable_progress_bar
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import read_json, sha256_of, write_json
+from chatbench.core.files import read_object, sha256_of, write_json
 from chatbench.models.run_record import read_record
 from chatbench.models.weights import (
+    GGUF_RECORD,
     Bits,
     gguf_folder,
-    gguf_weights,
     hold_as_trained,
     is_gguf,
     quantisation_config,
@@ -77,29 +77,23 @@ class Loaded:
     weights: str
 
 
-@contextmanager
-def named_errors(source: str) -> Iterator[None]:
-    """Turns whatever is raised inside into one clear error; errors that already say what to do pass unchanged."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        yield
-    except (ChatbenchError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a damaged folder can make these libraries raise anything
-        raise _explained(source, error) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust, in tokenizers and safetensors; no Exception
-            raise
-        raise _explained(source, error) from error
-
-
 def _errors_named(act: Callable[Options, Result]) -> Callable[Options, Result]:
-    """Wraps a function in `named_errors` of its first argument, a source or a folder."""
+    """Turns whatever a function raises into one clear error with its first argument, a source or a folder.
+
+    Errors that already say what to do pass unchanged.
+    """
 
     @wraps(act)
     def named(*arguments: Options.args, **options: Options.kwargs) -> Result:
-        with named_errors(str(arguments[0])):
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        try:
             return act(*arguments, **options)
+        except (ChatbenchError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except BaseException as error:  # a damaged folder can make these libraries raise anything, a panic of Rust too
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise _explained(str(arguments[0]), error) from error
 
     return named
 
@@ -176,7 +170,9 @@ def load(
     return Loaded(model.eval(), loaded.tokenizer, source, loaded.weights)
 
 
-def load_base_of(source: str, record: Mapping[str, Any], *, dtype: torch.dtype | None = None) -> Loaded:
+def load_base_of(
+    source: str, record: Mapping[str, Any], *, dtype: torch.dtype | None = None, device: str | None = None
+) -> Loaded:
     """Loads the base of a fine-tuning run as recorded: with its seed and, from the Hub, at its commit.
 
     Raises:
@@ -185,7 +181,7 @@ def load_base_of(source: str, record: Mapping[str, Any], *, dtype: torch.dtype |
     expected = str(record["base_weights"])
     commit = expected.partition("@")[2]  # of a hub model
     revision = None if commit in ("", "unknown") else commit
-    loaded = load(source, dtype=dtype, seed=int(record["settings"]["seed"]), revision=revision)
+    loaded = load(source, device=device, dtype=dtype, seed=int(record["settings"]["seed"]), revision=revision)
     if loaded.weights != expected and commit != "unknown":
         raise _other_base(source, loaded.weights, record)
     return loaded
@@ -233,7 +229,7 @@ def load_base(
     disable_progress_bar()  # type: ignore[no-untyped-call]  # of shards; untyped
     tokenizer = load_tokenizer(source, revision=revision)
     if source.startswith("random:"):
-        drawn: Any = random_model(cast(Path, _configured_in(source)), seed)
+        drawn: Any = random_model(configuration(source), seed)
         return Loaded(fuse_activations(drawn.to(dtype)), tokenizer, source, f"{source}#{seed}")
     folder = local_folder(source)
     if folder is not None:
@@ -348,7 +344,7 @@ def untie_where_adapted(adapted: Any) -> None:
 
 def base_of_adapter(folder: Path, run: Mapping[str, Any]) -> tuple[str, str | None]:
     """Name, and on the Hub the commit if it is known, of the base that an adapter was trained on."""
-    config = cast(dict[str, Any], read_json(folder / "adapter_config.json", fix="train the model again"))
+    config = read_object(folder / "adapter_config.json", fix="train the model again")
     revision = run.get("base_weights", "").partition("@")[2] or config.get("revision")
     name = str(run.get("base") or config.get("base_model_name_or_path"))
     return name, None if revision == "unknown" else revision
@@ -481,14 +477,11 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def half_dtype() -> torch.dtype:
-    """The 16-bit type of this machine's GPU: bfloat16, or float16 if the card lacks it."""
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
 def inference_dtype(source: str, device: str) -> torch.dtype:
-    """float32, except on a GPU for models of a billion parameters or more."""
-    return torch.float32 if not device.startswith("cuda") or is_small(source) else half_dtype()
+    """float32; for models of a billion parameters or more on a GPU bfloat16, or float16 if the card lacks it."""
+    if not device.startswith("cuda") or is_small(source):
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def is_small(source: str) -> bool:
@@ -532,7 +525,10 @@ def known_weights(source: str, seed: int) -> str | None:
     folder = local_folder(source)
     if folder is None:
         return None
-    return gguf_weights(folder) if is_gguf(source) and not Path(source).is_dir() else weights_hash(folder)
+    if is_gguf(source) and not Path(source).is_dir():
+        file = read_object(folder / GGUF_RECORD)
+        return f"gguf sha256:{file['sha256']} {file['quantisation']}"
+    return weights_hash(folder)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -549,8 +545,7 @@ def weights_hash(folder: Path) -> str:
     for file in (folder / "config.json", folder / "adapter_config.json"):
         if file.is_file():
             # The same weights with another configuration are another model; paths and versions do not count.
-            config = cast(dict[str, Any], read_json(file))
-            own = {name: value for name, value in config.items() if name not in _NOT_OF_THE_MODEL}
+            own = {name: value for name, value in read_object(file).items() if name not in _NOT_OF_THE_MODEL}
             digest.update(f"{file.name}:{json.dumps(own, sort_keys=True)}\n".encode())
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file.name}:{sha256_of(file)}\n".encode())
@@ -575,8 +570,7 @@ def check_model_folder(folder: Path) -> None:
             fix="save the model with safe_serialization" if pickled else "train or copy the model again",
         )
     for index in folder.glob("*.safetensors.index.json"):
-        shards = cast(dict[str, Any], read_json(index))["weight_map"].values()
-        missing = sorted(set(shards) - {file.name for file in files})
+        missing = sorted({*read_object(index)["weight_map"].values()} - {file.name for file in files})
         if missing:
             raise ChatbenchError(f"{folder}: {missing[0]} is missing", fix="copy or download the model again")
     for file in files:

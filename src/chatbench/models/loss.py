@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -39,6 +40,7 @@ from chatbench.models.prefix_tree import (
     TreePlan,
     attends_to_trees,
     prefix_trees,
+    transformers_model,
     why_not_trees,
 )  # fmt: skip
 from chatbench.protocol.prompts import EncodedExample
@@ -81,14 +83,12 @@ class TreeBatch(NamedTuple):
 
 def padded_batch(examples: Sequence[EncodedExample], pad_id: int) -> PaddedBatch:
     """The examples as a rectangle; any `pad_id` does, since no real token sees it."""
-    longest = max(example.tokens for example in examples)
-    ids = torch.full((len(examples), longest), pad_id, dtype=torch.long)
-    labels = torch.full((len(examples), longest), IGNORED, dtype=torch.long)
-    for row, example in enumerate(examples):
-        start, end = len(example.prompt), example.tokens
-        ids[row, :end] = torch.tensor([*example.prompt, *example.completion])
-        labels[row, start:end] = torch.tensor(example.completion)
-    return PaddedBatch(ids, labels)
+    ids = [torch.tensor([*each.prompt, *each.completion]) for each in examples]
+    labels = [torch.tensor([*[IGNORED] * len(each.prompt), *each.completion]) for each in examples]
+    return PaddedBatch(
+        pad_sequence(ids, batch_first=True, padding_value=pad_id),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    )
 
 
 def tree_batch(
@@ -121,9 +121,9 @@ def completion_nats(model: nn.Module, batch: PaddedBatch | TreeBatch, dtype: tor
         following = batch.labels[:, 1:]  # position t predicts token t + 1
         rows = functional.pad(following != IGNORED, (0, 1)).flatten().nonzero().squeeze(1)
         edge_rows, targets = torch.arange(len(rows), device=rows.device), following[following != IGNORED]
-    head: Any = _head(model)
+    head: Any = cast(Any, transformers_model(model)).get_output_embeddings()
     vocabulary = int(getattr(head, "out_features", 0) or head.weight.shape[0])
-    if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model):
+    if len(rows) * vocabulary > LOGITS_AT_ONCE and _logits_are_the_heads_output(model, head):
         with _head_sees(head, rows, keep_back=True) as kept:
             model(**inputs, use_cache=False)
         hidden, precision = kept[0]
@@ -188,20 +188,11 @@ def _head_sees(
         hook.remove()
 
 
-def _head(model: nn.Module) -> nn.Module:
-    inner: Any = getattr(model, "module", model)  # DistributedDataParallel wraps the model
-    head: nn.Module | None = inner.get_output_embeddings()
-    if head is None:
-        raise TypeError(f"{type(inner).__name__} has no output head")
-    return head
-
-
 _plain_heads: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def _logits_are_the_heads_output(model: nn.Module) -> bool:
+def _logits_are_the_heads_output(model: nn.Module, head: nn.Module) -> bool:
     """Whether the head can be called alone, with nothing (a cap, a scale) after it; tested once per model."""
-    head = _head(model)
     # FullyShardedDataParallel holds a full weight only during the forward pass of the module that owns it.
     if any("FSDP" in type(module).__name__ or "FullySharded" in type(module).__name__ for module in model.modules()):
         return False

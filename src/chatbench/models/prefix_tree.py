@@ -120,15 +120,10 @@ def prefix_tree(sequences: Sequence[ScoredSequence]) -> PrefixTree:
 
 
 def prefix_trees(sequences: Sequence[ScoredSequence], budget: int) -> list[PrefixTree]:
-    """Trees of at most `budget` nodes each, cut where the fewest tokens are repeated.
+    """Trees of at most `budget` nodes each (at least 1), cut where the fewest tokens are repeated.
 
     A single sequence longer than the budget is a tree of its own; one without a scored token is left out.
-
-    Raises:
-        ValueError: the budget is below 1.
     """
-    if budget < 1:
-        raise ValueError(f"a budget of {budget} nodes")
     entries = [entry for entry in _sorted(sequences) if len(entry.inputs)]
     if not entries:
         return []
@@ -236,13 +231,7 @@ class Block:
 
 
 def tree_blocks(tree: PrefixTree, limit: int) -> list[Block]:
-    """Blocks that cover the tree in order, each of at most `limit` nodes.
-
-    Raises:
-        ValueError: the limit is below 1.
-    """
-    if limit < 1:
-        raise ValueError(f"blocks of {limit} nodes")
+    """Blocks that cover the tree in order, each of at most `limit` nodes (at least 1)."""
     ends = tree.ends
     blocks: list[Block] = []
     waiting: list[tuple[int, int, tuple[int, ...]]] = [(0, len(tree), ())]  # (start, stop, context), last first
@@ -395,7 +384,7 @@ AttentionInterface.register(NAME, tree_attention)
 @contextmanager
 def attends_to_trees(model: nn.Module) -> Iterator[None]:
     """Inside, the model accepts `tree_plan=`; backward passes belong inside too (checkpointing reruns layers)."""
-    inner = _transformers_model(model)
+    inner = transformers_model(model)
     before = inner.config._attn_implementation
     if before == NAME:
         yield
@@ -414,7 +403,7 @@ def why_not_trees(model: nn.Module, *, capped: bool = False) -> str:
     branch into the next; the kernels do not compute capped attention scores; some layers do not pass a plan on; and
     others keep more than a plan knows of in their mask.
     """
-    inner = _transformers_model(model)
+    inner = transformers_model(model)
     config = inner.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
@@ -481,7 +470,7 @@ def kept_by_layers(model: nn.Module) -> list[tuple[int, int, int]]:
 
 def _layers(model: nn.Module) -> list[_Layer]:
     """The layers that a plan reaches; asked once per class and configuration, of a twin without weights."""
-    inner = _transformers_model(model)
+    inner = transformers_model(model)
     described = (type(inner), inner.config.to_json_string())
     if described not in _LAYERS:
         asked, config = _Asked(), deepcopy(inner.config)
@@ -511,7 +500,7 @@ def refuse_unsuited(model: nn.Module, kernel: Kernel, device: str) -> None:
         )
     reason = why_not_trees(model)
     if reason:
-        kind = type(_transformers_model(model)).__name__
+        kind = type(transformers_model(model)).__name__
         fix = "; ".join(["set packing to none", *simulation_hint(model)])
         raise ChatbenchError(f"packing is not possible for {kind}: {reason}", fix=fix)
 
@@ -522,7 +511,7 @@ def simulation_hint(model: nn.Module) -> list[str]:
     return [f"chatbench cannot simulate with it here ({reason}): serve it behind an endpoint"] if reason else []
 
 
-def _transformers_model(model: nn.Module) -> PreTrainedModel:
+def transformers_model(model: nn.Module) -> PreTrainedModel:
     """The model inside the wrappers of distributed training and of adapters."""
     inner: Any = getattr(model, "module", model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner

@@ -23,14 +23,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from chatbench.core.configurations import differences
 from chatbench.core.errors import ChatbenchError, OccupiedError
-from chatbench.core.files import read_json, sha256_of, write_json
+from chatbench.core.files import read_object, sha256_of, write_json
 from chatbench.core.settings import Resolved
 
 RECORD = "chatbench.json"
@@ -84,7 +84,7 @@ def unfinished(folder: Path) -> Path:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a folder, None if there is none."""
     path = folder / RECORD
-    return cast(dict[str, Any], read_json(path)) if path.is_file() else None
+    return read_object(path) if path.is_file() else None
 
 
 def refuse_other_data(folder: Path, record: Mapping[str, Any], train_file: Path) -> None:
@@ -199,10 +199,8 @@ def add_checksums(folder: Path, *, ignored: Collection[str] = ()) -> None:
 def differing_file(folder: Path) -> str | None:
     """The first file of a folder that differs from its list, or the list if it cannot be read; None if all match."""
     try:
-        listed = read_json(folder / FILE_LIST)
+        listed = read_object(folder / FILE_LIST)
     except ChatbenchError:
-        return FILE_LIST
-    if not isinstance(listed, Mapping):
         return FILE_LIST
     there = ((name, folder / name, content) for name, content in listed.items())
     return next((name for name, file, content in there if not file.is_file() or _content(file) != content), None)

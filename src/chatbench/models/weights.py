@@ -7,10 +7,9 @@ is scored and sampled on the weights that it was trained on, quantised the same 
 embeddings, norms and the output head are not.
 
 Random weights are for tests and for fine-tuning small models from scratch. They depend only on the seed, not on what
-was drawn before, and leave the global generators untouched. `random_model` has the shape of a packaged model.
-`make_scratch_base` writes one of the three published architectures, with a tokenizer from a split's training side only,
-for use where no pretrained base is available: what such a model shows after fine-tuning, it learned from the study's
-chats alone.
+was drawn before, and leave the global generators untouched. `make_scratch_base` writes one of the three published
+architectures, with a tokenizer from a split's training side only, for use where no pretrained base is available: what
+such a model shows after fine-tuning, it learned from the study's chats alone.
 
 A GGUF file (llama.cpp's format) is converted once to an ordinary folder, which is then loaded. transformers reads the
 weights, dequantises them and builds the tokenizer, with the file's chat template. The values are kept exactly, so the
@@ -38,15 +37,13 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.files import file_error, read_object, sha256_of, write_json
+from chatbench.core.files import file_error, sha256_of, write_json
 from chatbench.core.settings import Precision
 from chatbench.data.examples import read_examples
 from chatbench.models.run_record import new_folder
@@ -81,14 +78,11 @@ def refuse_unless_possible(bits: Bits, device: str, source: str) -> None:
 
 def quantisation_config(bits: Bits, dtype: torch.dtype) -> object:
     """The configuration for transformers; `dtype` is that of products with 4-bit weights."""
-    from transformers import BitsAndBytesConfig
-
     made: Any = BitsAndBytesConfig
-    if bits == 8:
-        return made(load_in_8bit=True)
     return made(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
+        load_in_8bit=bits == 8, load_in_4bit=bits == 4, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )  # fmt: skip
 
 
 def hold_as_trained(model: torch.nn.Module) -> None:
@@ -172,34 +166,26 @@ def make_scratch_base(
     backend.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT)  # type: ignore[no-untyped-call]  # untyped
     heads, context = width // 32, 1024
-    # Tied embeddings do not learn to copy at this size.
-    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0, "tie_word_embeddings": False}
-    config: Any
+    own: dict[str, object] = {"intermediate_size": 3 * width, "num_key_value_heads": max(1, heads // 2)}
     if shape == "gpt2":
-        config = GPT2Config(
-            vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=heads, n_positions=context, resid_pdrop=0.0,
-            embd_pdrop=0.0, attn_pdrop=0.0, **ends,
-        )  # fmt: skip
-    else:
-        common = {
-            "vocab_size": len(tokenizer), "hidden_size": width, "intermediate_size": 3 * width,
-            "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 2),
-            "max_position_embeddings": context, **ends,
-        }  # fmt: skip
-        config = MistralConfig(**common, sliding_window=context) if shape == "mistral" else LlamaConfig(**common)
-    model: Any = _drawn(config, seed)
+        own = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    elif shape == "mistral":
+        own["sliding_window"] = context
+    config = AutoConfig.for_model(
+        shape, vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+        max_position_embeddings=context, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+        tie_word_embeddings=False,  # tied embeddings do not learn to copy at this size
+        **own,
+    )  # fmt: skip
+    model: Any = random_model(config, seed)
     with new_folder(out) as work:
         model.save_pretrained(work)
         tokenizer.save_pretrained(work)
     return f"{out}: {shape} shape, {model.num_parameters():,} random parameters, tokenizer from {len(texts):,} examples"
 
 
-def random_model(shape: Path, seed: int) -> PreTrainedModel:
-    """A model with random weights; `shape` is a folder with its config.json."""
-    return _drawn(AutoConfig.from_pretrained(str(shape)), seed)
-
-
-def _drawn(config: Any, seed: int) -> PreTrainedModel:
+def random_model(config: Any, seed: int) -> PreTrainedModel:
+    """A model with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # untyped
@@ -216,12 +202,6 @@ _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 def is_gguf(source: str) -> bool:
     return source.lower().endswith(".gguf")
-
-
-def gguf_weights(folder: Path) -> str:
-    """Identifies the weights of a folder made from a GGUF file: `gguf sha256:HASH Q4_1`."""
-    record = read_object(folder / GGUF_RECORD)
-    return f"gguf sha256:{record['sha256']} {record['quantisation']}"
 
 
 def gguf_folder(path: Path) -> Path:

@@ -43,7 +43,7 @@ from chatbench.models.loading import (
     check_model_folder,
     configuration,
     load,
-    load_base,
+    load_base_of,
     sample_without_filters,
     save_special_tokens,
     untie_where_adapted,
@@ -191,19 +191,8 @@ def _merged_model(loaded: Loaded, target: torch.dtype, folder: Path, share: floa
 
 @torch.inference_mode()
 def _averaged(tuned: PreTrainedModel, record: Mapping[str, Any], share: float) -> PreTrainedModel:
-    """Interpolate all weights, in place, with those of the base.
-
-    Raises:
-        ChatbenchError: the base is not the one used in training.
-    """
-    revision = base_name(record).revision or None
-    base = load_base(str(record["base"]), dtype=torch.float32, seed=int(record["settings"]["seed"]), revision=revision)
-    if base.weights != record["base_weights"]:
-        raise ChatbenchError(
-            f"{record['base']}: not the base that this model was fine-tuned from",
-            expected=str(record["base_weights"]),
-            fix="restore the base",
-        )
+    """Interpolate all weights, in place, with those of the base."""
+    base = load_base_of(str(record["base"]), record, dtype=torch.float32, device="cpu")
     of_base = dict(base.model.named_parameters())  # tied weights occur once
     for name, weight in tuned.named_parameters():
         weight.lerp_(of_base[name], 1 - share)

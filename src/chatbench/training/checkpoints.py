@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from rich.filesize import decimal
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, Trainer
 
@@ -87,8 +88,8 @@ def check_space(folder: Path, needed: int) -> None:
     free = _free(folder)
     if there + free < needed:
         raise ChatbenchError(
-            f"{folder}: {_size(free)} free on its disk, but the run's checkpoints need {_size(needed - there)}",
-            expected=f"room for {_size(needed)}",
+            f"{folder}: {decimal(free)} free on its disk, but the run's checkpoints need {decimal(needed - there)}",
+            expected=f"room for {decimal(needed)}",
             fix="free up space, choose another --results folder, or write fewer checkpoints (save_total_limit)",
         )
 
@@ -114,19 +115,14 @@ def write_errors_named(target: Path, needed: int) -> Iterator[None]:
         else:
             reason = str(error).rpartition("I/O error: ")[2]
         raise ChatbenchError(
-            f"{target} cannot be written: {reason}; {_size(free)} free",
-            expected=f"room for {_size(needed)}",
+            f"{target} cannot be written: {reason}; {decimal(free)} free",
+            expected=f"room for {decimal(needed)}",
             fix="free up space there and run the same command: it continues from the last complete checkpoint",
         ) from error
 
 
 def _free(path: Path) -> int:
     return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
-
-
-def _size(count: int) -> str:
-    """Format bytes in GB, or in MB below 1 GB: `12.3 GB`, `1.4 MB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def write_result(folder: Path, resolved: Resolved, trainer: Trainer, loaded: Loaded, record: Mapping[str, Any]) -> None:

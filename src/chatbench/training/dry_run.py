@@ -40,6 +40,7 @@ import operator
 import os
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from importlib import resources
@@ -419,13 +420,11 @@ def tokens_that_fit(shape: ModelShape, settings: Settings, device: Device, *, sc
 
     `scored_share` is the share of tokens for which logits are computed.
     """
-    fitting, too_many = 0, 1 << 20
-    while too_many - fitting > 1:
-        middle = (fitting + too_many) // 2
-        batch = Work(middle, round(middle * scored_share))
-        fits = training_memory(shape, settings, batch, device).total <= ROOM * device.free
-        fitting, too_many = (middle, too_many) if fits else (fitting, middle)
-    return fitting
+
+    def needed(tokens: int) -> float:
+        return training_memory(shape, settings, Work(tokens, round(tokens * scored_share)), device).total
+
+    return max(0, bisect_right(range(1 << 20), ROOM * device.free, key=needed) - 1)
 
 
 def refuse_if_too_small(shape: ModelShape, settings: Settings, device: Device) -> None:

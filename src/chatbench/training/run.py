@@ -276,9 +276,8 @@ def training_arguments(settings: Settings, folder: Path, *, run_name: str | None
     device = best_device()
     precision = resolve_precision(settings.precision, device)
     several = process_count() > 1
-    rare: dict[str, Any] = {}
-    if settings.gradient_checkpointing:
-        rare["gradient_checkpointing"] = True  # its new name, activation_checkpointing, is not in transformers 5.0
+    # Only where it is on: its new name, activation_checkpointing, is not in transformers 5.0.
+    rare: dict[str, Any] = {"gradient_checkpointing": True} if settings.gradient_checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(folder),
         **{name: getattr(settings, name) for name in AS_THE_TRAINER_HAS_IT},
