@@ -45,6 +45,7 @@ sample).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -302,16 +303,14 @@ def variance_of_people(answers: Iterable[Answer]) -> float:
     for answer in answers:
         by_question.setdefault(answer.question_id, []).append(answer)
     by_person: dict[str, float] = {}
-    number = 0
+    nobody = itertools.count()
     for of_question in by_question.values():
         size = len(of_question)
         mean = sum(answer.correct for answer in of_question) / size
         factor = math.sqrt(size / (size - 1)) if size > 1 else 0.0
         for answer in of_question:
-            number += 1
-            person = answer.worker_id or f"nobody {number}"
-            share = factor * (answer.correct - mean) / size
-            by_person[person] = by_person.get(person, 0.0) + share
+            person = answer.worker_id or f"nobody {next(nobody)}"
+            by_person[person] = by_person.get(person, 0.0) + factor * (answer.correct - mean) / size
     return math.fsum(each**2 for each in by_person.values()) / max(1, len(by_question)) ** 2
 
 
