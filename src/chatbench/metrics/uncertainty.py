@@ -112,8 +112,7 @@ def jackknife_values(pairs: PredictorPairs) -> dict[tuple[str, str], SplitValues
     less = replicate_rows([pairs], lambda *_: (pairs.human[None], pairs.simulated[None], without))
     found = {}
     for row, values in less.items():
-        together = row[0] in (EVERY_ASSISTANT, MEAN_OF_ASSISTANTS)
-        own = np.isin(questions, pairs.question if together else pairs.question[pairs.assistant == row[0]])
+        own = np.isin(questions, pairs.question[pairs.of(EVERY_ASSISTANT if row[0] == MEAN_OF_ASSISTANTS else row[0])])
         count = int(own.sum())
         found[row] = (questions[own], count * whole[row] - (count - 1) * values[own])
     return found

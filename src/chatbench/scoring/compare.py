@@ -47,6 +47,10 @@ class Run:
             signature |= cast(dict[str, object], signature["base model"])
         return signature
 
+    def predicted(self, split: str) -> Predictions:
+        """Its accuracies in a split; empty if it was not scored there."""
+        return self.scores.accuracies.get(split, {}).get(self.predictor, {})
+
 
 @dataclass(frozen=True, slots=True)
 class ComparedMetric:
@@ -91,11 +95,8 @@ def compare(
         raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
     refuse_unknown_parts(opened, ignore)
-    human, predicted = common_pairs(opened)
-    pairs = {
-        (one.name, two.name): _compare_pair(one, two, human, predicted, resampling)
-        for one, two in combinations(opened, 2)
-    }
+    human = common_pairs(opened)
+    pairs = {(one.name, two.name): _compare_pair(one, two, human, resampling) for one, two in combinations(opened, 2)}
     return Comparison(
         runs=tuple(run.name for run in opened),
         metrics=tuple(with_holm(pairs)),
@@ -162,23 +163,16 @@ def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
             )
 
 
-BySplit = Mapping[str, Predictions]
-
-
-def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str, BySplit]]:
-    """Human accuracy per split of the pairs that all runs have, and the accuracies of each run by name and split.
+def common_pairs(runs: Sequence[Run]) -> dict[str, Predictions]:
+    """Human accuracy per split of the pairs that all runs have.
 
     Raises:
         ChatbenchError: no pair is common to all runs, or they differ in human accuracy.
     """
     human: dict[str, Predictions] = {}
-    predicted: dict[str, BySplit] = {
-        run.name: {split: predictors.get(run.predictor, {}) for split, predictors in run.scores.accuracies.items()}
-        for run in runs
-    }
     first = runs[0]
     for split, predictors in first.scores.accuracies.items():
-        shared = set(predictors.get(PEOPLE, {})).intersection(*(predicted[run.name].get(split, {}) for run in runs))
+        shared = set(predictors.get(PEOPLE, {})).intersection(*(run.predicted(split) for run in runs))
         if shared:
             human[split] = {pair: predictors[PEOPLE][pair] for pair in sorted(shared)}
     if not human:
@@ -194,16 +188,13 @@ def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str,
                     expected="scores of the same study",
                     fix="score both again: chatbench eval-chatbench MODEL",
                 )
-    return human, predicted
+    return human
 
 
 def _compare_pair(
-    one: Run, two: Run, human: BySplit, predicted: Mapping[str, BySplit], resampling: Resampling
+    one: Run, two: Run, human: Mapping[str, Predictions], resampling: Resampling
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits = [
-        paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
-        for split, accuracies in human.items()
-    ]
+    splits = [paired_split(human[split], one.predicted(split), two.predicted(split)) for split in human]
     texts = {
         metric: [
             [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in human] for run in (one, two)

@@ -22,7 +22,6 @@ from chatbench.core.records import Conversation, Question, SimulatedConversation
 from chatbench.core.settings import name_in_tables
 from chatbench.data.splits import answers_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, PEOPLE, WHOLE
 from chatbench.metrics.pairs import human_outcomes, scored_pairs
@@ -270,18 +269,16 @@ def _not_read(study: Study, tokenizer: TokenizerName) -> list[str]:
 
 def _without_people(table: ScoreTable) -> list[str]:
     """Note the simulated accuracy of each assistant that people did not work with."""
-    notes = []
-    for row, estimate in table.estimates().items():
-        name, predictor, _ = row
-        if predictor == table.simulator and table.values().get((name, PEOPLE, "accuracy"), {}) and row[2] == "accuracy":
-            people = next(iter(table.values()[name, PEOPLE, "accuracy"].values()))
-            if people == NO_HUMAN_ACCURACY and not isinstance(estimate.mean, Undefined):
-                bound = table.uncertainty.intervals.get(WHOLE, {}).get(row)
-                interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
-                notes.append(
-                    f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
-                    f"{estimate.mean:.3f}{interval}; the rows of other assistants do not include it"
-                )
+    notes, estimates = [], table.estimates()
+    for (name, *of), people in estimates.items():
+        row = name, table.simulator, "accuracy"
+        if of == [PEOPLE, "accuracy"] and people.mean == NO_HUMAN_ACCURACY and row in estimates:
+            bound = table.uncertainty.intervals.get(WHOLE, {}).get(row)
+            interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
+            notes.append(
+                f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
+                f"{estimates[row].mean:.3f}{interval}; the rows of other assistants do not include it"
+            )
     return notes
 
 

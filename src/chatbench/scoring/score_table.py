@@ -248,11 +248,6 @@ class Bounds:
     partial: tuple[Predictor, ...] = ()
 
     @property
-    def floor_label(self) -> str:
-        """Label of the floor's predictor; empty if there is none."""
-        return self.floor_predictor.label if self.floor_predictor else ""
-
-    @property
     def normalised(self) -> Value:
         """The normalised score: 0 at the floor, 1 at the ceiling."""
         for value in (self.score, self.floor, self.ceiling):
