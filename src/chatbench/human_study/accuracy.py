@@ -273,22 +273,20 @@ def rate(cases: Sequence[Case], nothing: str) -> Rate:
         return Rate(0, 0, Undefined(nothing), Undefined(nothing))
     yes = sum(case.yes for case in cases)
     share = yes / len(cases)
-    by_question, by_person = (
-        _variance(cases, share, keys) for keys in ([c.question_id for c in cases], [c.person for c in cases])
-    )
-    if isinstance(by_question, Undefined) or isinstance(by_person, Undefined):
+    questions, people = [case.question_id for case in cases], [case.person for case in cases]
+    if min(len({*questions}), len({*people})) < 2:
         return Rate(yes, len(cases), share, Undefined("one question or one person only"))
-    single = _variance(cases, share, range(len(cases)))
-    both = by_question + by_person - (0.0 if isinstance(single, Undefined) else single)
+    by_question, by_person, single = (
+        _variance(cases, share, clusters) for clusters in (questions, people, range(len(cases)))
+    )
+    both = by_question + by_person - single
     return Rate(yes, len(cases), share, math.sqrt(max(both, by_question, by_person)))
 
 
-def _variance(cases: Sequence[Case], share: float, keys: Sequence[Hashable]) -> Value:
+def _variance(cases: Sequence[Case], share: float, clusters: Sequence[Hashable]) -> float:
     sums: dict[Hashable, float] = defaultdict(float)
-    for case, key in zip(cases, keys, strict=True):
-        sums[key] += case.yes - share
-    if len(sums) < 2:
-        return Undefined("one cluster")
+    for case, cluster in zip(cases, clusters, strict=True):
+        sums[cluster] += case.yes - share
     return len(sums) / (len(sums) - 1) * math.fsum(total**2 for total in sums.values()) / len(cases) ** 2
 
 

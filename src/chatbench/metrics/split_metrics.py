@@ -118,13 +118,11 @@ def split_metrics(
         QUESTION_COPIED: {q: [study.questions[q].text] for q in prompts},
         **simulated,
     }
-    done, total = 0, sum(len(prompted.keys() & prompts.keys()) for prompted in compared.values())
-    for predictor, prompted in compared.items():
-        overlaps[predictor] = {}
-        for question_id in sorted(prompted.keys() & prompts.keys()):
-            overlaps[predictor][question_id] = overlap(prompted[question_id], prompts[question_id], tokenizer=tokenizer)
-            done += 1
-            advanced(done, total)
+    overlaps |= {predictor: {} for predictor in compared}
+    pending = [(p, q) for p, prompted in compared.items() for q in sorted(prompted.keys() & prompts.keys())]
+    for done, (predictor, q) in enumerate(pending, 1):
+        overlaps[predictor][q] = overlap(compared[predictor][q], prompts[q], tokenizer=tokenizer)
+        advanced(done, len(pending))
     gaps = dict(gap_values(pairs))
     metrics = [
         *(each for p, predicted in pairs.predictors.items() for each in agreement_metrics(pairs.human, predicted, p)),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 from chatbench.core.errors import ChatbenchError
@@ -30,6 +30,7 @@ from chatbench.realism.comparison import realism as compare
 from chatbench.realism.detectability import Detection
 from chatbench.realism.termination import Termination, stored_termination, termination_of
 from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
+from chatbench.report.tables import cell_text
 from chatbench.scoring.score_files import estimate_as_json, plain
 from chatbench.scoring.score_table import signature, signature_id
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
@@ -136,12 +137,7 @@ def realism_grids(table: RealismTable) -> list[Grid]:
 
 def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return EMPTY
-    estimate = table.mean(known)
-    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
-        return show(estimate.mean)
-    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
+    return cell_text(replace(table.mean(known), undefined=0) if known else None, show)
 
 
 def realism_footnotes(table: RealismTable) -> list[str]:
@@ -212,9 +208,9 @@ def realism(
     people = [traits_of(chat) for chat in tracked(everyone, "people's chats", "chats")]
     found: dict[str, Realism] = {}
     stops: dict[str, Termination] = {}
+    base_model = settings.base_model
     for entry in chats:
         found[entry.split.id] = of_split(study, people, entry, settings)
-        base_model = settings.base_model
         stop = stored_termination(workspace, model, entry, base_model=base_model)
         if stop is None and settings.termination:
             stop = termination_of(workspace, given, entry, base_model=base_model, say=say)
