@@ -279,11 +279,18 @@ def _asked(
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
-    asked = _questions_in(questions, study) if questions else dict(study.questions)
+    asked = read_question_lines(questions, least=2) if questions else dict(study.questions)
+    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
+        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
+            raise ChatbenchError(
+                f"{questions}: question {one.id!r} differs from the study's question with this id",
+                expected="ids that are not the study's, or the study's questions word for word",
+                fix=f"give the question another id in {questions}",
+            )
     answers, notes = list[Answer](), list[str]()
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
-        answers, notes = people_in(real, people, name, asked, study), _not_used(real, people, name)
+        answers, notes = people_in(real, people, name, asked, study)
     else:
         _refuse_unknown_error(given, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
@@ -338,18 +345,6 @@ def _next_command(model: str, held_out: str, split: str, settings: ChatSettings)
     return f"chatbench simulate {shlex.quote(model)} --assistant {name} --split {split} {settings.options()}".rstrip()
 
 
-def _questions_in(path: Path, study: Study) -> dict[str, Question]:
-    asked = read_question_lines(path, least=2)
-    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
-        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
-            raise ChatbenchError(
-                f"{path}: question {one.id!r} differs from the study's question with this id",
-                expected="ids that are not the study's, or the study's questions word for word",
-                fix=f"give the question another id in {path}",
-            )
-    return asked
-
-
 def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
     name = specs[0].name
     if len(specs) > 1:
@@ -364,8 +359,10 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
     return name
 
 
-def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
-    """Human answers with the new assistant, of a file of real chats.
+def people_in(
+    real: Study, path: Path, assistant: str, asked: Mapping[str, Question], study: Study
+) -> tuple[list[Answer], list[str]]:
+    """Human answers with the new assistant, of a file of real chats, and notes on the records that are none.
 
     Raises:
         ChatbenchError: there are none, a question is unknown or has another text, or a person is also in the study.
@@ -389,17 +386,12 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
             expected="people whose chats the simulators were not trained on, since they correct the simulators",
             fix="leave out their chats, or give different people different ids",
         )
-    return answers
-
-
-def _not_used(real: Study, path: Path, assistant: str) -> list[str]:
-    """Notes on the records of a file of real chats that are no answers with the new assistant."""
     notes = [f"{path}: left out: {count} x {reason}" for reason, count in real.dropped.items()]
     others = Counter(a.assistant for a in real.answers if a.kind == "user-AI" and a.assistant != assistant)
     if others:
         names = ", ".join(f"{count} with {name!r}" for name, count in others.items())
         notes.append(f"{path}: answers with other assistants than {assistant!r} are not used: {names}")
-    return notes
+    return answers, notes
 
 
 def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyParticipant | None = None) -> None:

@@ -205,15 +205,10 @@ def _paired(
         p = found
     elif extra and isinstance(found, Interval) and not isinstance(p, Undefined):
         p = max(p, t_test(draws, difference, found, extra))
-    return PairedDifference(one, two, difference, WITHOUT_INTERVAL.get(metric) or _within(found, metric), p)
-
-
-def _within(bound: Bound, metric: str) -> Bound:
-    """Clip an interval to the differences that are possible."""
-    most = 2.0 if metric in (*CORRELATIONS, *SIGNED) else 1.0
-    if metric not in METRICS or isinstance(bound, Undefined):
-        return bound
-    return replace(bound, low=max(-most, bound.low), high=min(most, bound.high))
+    if metric in METRICS and isinstance(found, Interval):  # only some differences are possible
+        most = 2.0 if metric in (*CORRELATIONS, *SIGNED) else 1.0
+        found = replace(found, low=max(-most, found.low), high=min(most, found.high))
+    return PairedDifference(one, two, difference, WITHOUT_INTERVAL.get(metric) or found, p)
 
 
 def t_test(draws: Draws, difference: float, bound: Interval, of_people: float) -> float:

@@ -84,7 +84,8 @@ def compare(
     """Compare every pair of runs.
 
     Raises:
-        ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, or no common question.
+        ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, a name to ignore that
+            no signature has, or no common question.
     """
     if resampling.replicates < LEAST_REPLICATES:
         found = f"--bootstrap {resampling.replicates}"
@@ -94,7 +95,13 @@ def compare(
     if len({(run.table.signature_id, run.predictor) for run in opened}) < max(2, len(runs)):
         raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
-    refuse_unknown_parts(opened, ignore)
+    known = {leaf for run in opened for leaf, _ in leaves(run.signature)}
+    for name in ignore:
+        if not any(ignorable(leaf, [name]) for leaf in known):
+            raise ChatbenchError(
+                f"--ignore {name}: no part of a signature has this name",
+                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a subkey",
+            )
     human = common_pairs(opened)
     pairs = {(one.name, two.name): _compare_pair(one, two, human, resampling) for one, two in combinations(opened, 2)}
     return Comparison(
@@ -146,21 +153,6 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
             + " ".join(f"--ignore {each.name}" for each in refused),
         )
     return tuple(found)
-
-
-def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
-    """Check that every ignored name occurs in a signature, to catch misspellings.
-
-    Raises:
-        ChatbenchError: a name is not part of any signature.
-    """
-    known = {leaf for run in runs for leaf, _ in leaves(run.signature)}
-    for name in ignore:
-        if not any(ignorable(leaf, [name]) for leaf in known):
-            raise ChatbenchError(
-                f"--ignore {name}: no part of a signature has this name",
-                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a subkey",
-            )
 
 
 def common_pairs(runs: Sequence[Run]) -> dict[str, Predictions]:
