@@ -1,46 +1,154 @@
-"""Means over splits with plain and corrected standard errors."""
+"""Where uncertainty comes from: classical formulas, and simulated data whose components are known."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 
-from chatbench.metrics.agreement import Estimate, Undefined, Value, over_splits, standard_deviation
-
-
-def test_plain_and_corrected_errors_of_four_splits_worked_by_hand() -> None:
-    # Mean 5, squared deviations 9 1 1 9: sd = sqrt(20/3). Plain: sd/2. Corrected for 60:40 : sd * sqrt(1/4 + 2/3).
-    estimate = over_splits([2.0, 4.0, 6.0, 8.0], train_questions=60, test_questions=40)
-    sd = (20 / 3) ** 0.5
-
-    assert (estimate.mean, estimate.n) == (5.0, 4)
-    assert estimate.standard_error == pytest.approx(sd / 2)  # ddof 0 would give sqrt(5)/2
-    assert estimate.corrected_error == pytest.approx(sd * (1 / 4 + 40 / 60) ** 0.5)
-
-
-CONSTANT, ONE = Undefined("constant"), Undefined("1 split, 2 are needed")
-OF_TWO = pytest.approx(0.1), pytest.approx(0.02**0.5 * (1 / 2 + 4 / 6) ** 0.5)
-
-
-@pytest.mark.parametrize(
-    ("values", "train_questions", "expected"),
-    [
-        ([0.5], 6, Estimate(0.5, ONE, ONE, 1)),
-        (
-            [0.2, CONSTANT, 0.4],
-            6,
-            Estimate(pytest.approx(0.3), *OF_TWO, 2, 1),
-        ),
-        ([CONSTANT, CONSTANT], 6, Estimate(CONSTANT, CONSTANT, CONSTANT, 0, 2)),
-        ([], 6, Estimate(*[Undefined("no split was scored")] * 3, 0)),
-        ([0.1, 0.3], 0, Estimate(pytest.approx(0.2), pytest.approx(0.1), Undefined("no training question"), 2)),
-    ],
+from chatbench.core.records import Answer
+from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.names import FINE_TUNED
+from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
+from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
+from chatbench.metrics.uncertainty import (
+    CAUSES,
+    SplitValues,
+    Spread,
+    jackknife_values,
+    predictor_spreads,
+    spread,
+    variance_components,
 )
-def test_what_a_split_lacks_is_undefined_and_counted(
-    values: list[Value], train_questions: float, expected: Estimate
-) -> None:
-    assert over_splits(values, train_questions=train_questions, test_questions=4) == expected
 
 
-def test_standard_deviation_of_one_value_is_undefined() -> None:
-    assert standard_deviation([1.0]) == Undefined("1 value, 2 are needed")
-    assert standard_deviation([1.0, 3.0]) == pytest.approx(2**0.5)
+def all_pairs(splits: list[SplitPairs]) -> list[Pair]:
+    return [pair for split in splits for pair in split.human]
+
+
+def pairs_of(draws: Draws, splits: list[SplitPairs]) -> list[PredictorPairs]:
+    return [draws.predictor_pairs(split.human, split.predictors[FINE_TUNED]) for split in splits]
+
+
+def values_of(held_out: list[list[int]], numbers: list[list[float]]) -> list[SplitValues]:
+    return [(np.array(places), np.array(row)) for places, row in zip(held_out, numbers, strict=True)]
+
+
+def test_a_balanced_table_gives_the_classical_two_way_components() -> None:
+    # Three questions in two splits: rows 1 2 6 and 3 6 9. Mean squares by hand: questions 18.25 - ..., as below.
+    table = np.array([[1.0, 2, 6], [3, 6, 9]])
+    grand, rows, columns = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    of_splits = 3 * ((rows - grand) ** 2).sum() / 1
+    of_questions = 2 * ((columns - grand) ** 2).sum() / 2
+    rest = ((table - rows[:, None] - columns[None] + grand) ** 2).sum() / 2
+    found = variance_components(values_of([[0, 1, 2]] * 2, table.tolist()))
+
+    assert found == pytest.approx(((of_questions - rest) / 2, (of_splits - rest) / 3, rest))
+
+
+def test_components_are_unbiased_where_splits_overlap_in_part() -> None:
+    # Known: questions 4, splits 1, rest 9 (variances). Each of 4 splits holds out a random 40 % of 50 questions.
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(1500):
+        held_out = [rng.permutation(50)[:20] for _ in range(4)]
+        question, split = rng.normal(0, 2, 50), rng.normal(0, 1, 4)
+        numbers = [question[q] + s + rng.normal(0, 3, 20) for q, s in zip(held_out, split, strict=True)]
+        found.append(variance_components(list(zip(held_out, numbers, strict=True))))
+
+    # Standard errors of these means: 0.05, 0.04, 0.06.
+    assert np.mean(found, axis=0) == pytest.approx([4, 1, 9], abs=0.25)
+
+
+def test_the_causes_add_up_to_the_variance_of_the_mean_over_splits() -> None:
+    # One simulated design many times: the mean of `total` is the variance of the mean over splits itself.
+    rng = np.random.default_rng(2)
+    totals, means = [], []
+    held_out = [np.sort(rng.permutation(40)[:16]) for _ in range(3)]
+    for _ in range(3000):
+        question, split = rng.normal(0, 2, 40), rng.normal(0, 1, 3)
+        numbers = [question[q] + s + rng.normal(0, 1.5, 16) for q, s in zip(held_out, split, strict=True)]
+        found = spread(list(zip(held_out, numbers, strict=True)), people=0.01, ties=0.0, chats=0.02)
+        assert isinstance(found, Spread)
+        assert set(found.by_cause) == set(CAUSES)
+        totals.append(found.total)
+        means.append(np.mean([each.mean() for each in numbers]))
+
+    assert np.mean(totals) == pytest.approx(np.var(means), rel=0.06)
+
+
+def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tuple[list[SplitPairs], list[Answer]]:
+    """80 questions, 3 splits of 40, 6 people and 8 chats a question; everybody answers once."""
+    chance = np.clip(rng.normal(0.5, question_sd, 80), 0.05, 0.95)
+    right = rng.binomial(6, 0.5, 80)
+    answers = [
+        Answer(f"q{q:02d}", f"w{q}.{n}", "user-AI", "gpt", "", None, n < right[q]) for q in range(80) for n in range(6)
+    ]
+    splits = []
+    for _ in range(3):
+        held_out = np.sort(rng.permutation(80)[:40])
+        guess = rng.binomial(8, np.clip(chance[held_out] + rng.normal(0, split_sd), 0, 1)) / 8
+        names = [(f"q{q:02d}", "gpt") for q in held_out]
+        splits.append(
+            SplitPairs(
+                {cell: Prediction(float(right[q]) / 6, 6) for cell, q in zip(names, held_out, strict=True)},
+                {FINE_TUNED: {cell: Prediction(float(g), 8) for cell, g in zip(names, guess, strict=True)}},
+            )
+        )
+    return splits, answers
+
+
+def test_people_and_chats_are_told_apart_from_questions_and_splits() -> None:
+    # The bias is a mean of s - h, so its variances are known. Per question in a split: people 0.25/6, shared by splits;
+    # chats p(1-p)/8; questions 0.1^2; splits 0.05^2. Averaged over 60 studies.
+    rng = np.random.default_rng(3)
+    sums: dict[str, list[float]] = {cause: [] for cause in CAUSES}
+    weights = []
+    for number in range(60):
+        splits, answers = world(rng, question_sd=0.1, split_sd=0.05)
+        draws = Draws(all_pairs(splits), answers, Resampling(150, seed=number))
+        found = predictor_spreads(draws, pairs_of(draws, splits))
+        bias = found["gpt", "bias"]
+        assert isinstance(bias, Spread)
+        for cause in CAUSES:
+            sums[cause].append(bias.by_cause[cause])
+        times = np.bincount([int(q[1:]) for split in splits for q, _ in split.human], minlength=80)
+        weights.append(float(((times / 120) ** 2).sum()))
+    shared, alone = float(np.mean(weights)), 1 / 120
+    means = {cause: float(np.mean(each)) for cause, each in sums.items()}
+
+    assert means["people"] == pytest.approx(0.25 / 6 * shared, rel=0.1)
+    assert means["chats"] == pytest.approx((0.25 - 0.01) / 8 * alone, rel=0.1)
+    assert means["questions"] == pytest.approx(0.01 * shared, abs=8e-5)
+    assert means["splits"] == pytest.approx(0.05**2 / 3, abs=4e-4)
+    assert means["questions x splits"] == pytest.approx(0, abs=5e-5)
+
+
+def test_one_split_tells_people_and_chats_from_the_rest_and_no_more() -> None:
+    splits, answers = world(np.random.default_rng(4), 0.2, 0.0)
+    draws = Draws(all_pairs(splits), answers, Resampling(150))
+    parts = pairs_of(draws, splits[:1])
+    found = predictor_spreads(draws, parts)["gpt", "mae"]
+
+    assert isinstance(found, Spread)
+    assert set(found.by_cause) == {"questions", "people", "chats"}
+    _, values = jackknife_values(parts[0])["gpt", "mae"]
+    assert found.total == pytest.approx(float(values.var(ddof=1)) / 40)
+
+
+def test_jackknife_values_of_a_mean_are_the_questions_own() -> None:
+    splits, answers = world(np.random.default_rng(5), 0.2, 0.0)
+    draws = Draws(all_pairs(splits), answers, Resampling(100))
+    [cells] = pairs_of(draws, splits[:1])
+    _, values = jackknife_values(cells)["gpt", "mae"]
+
+    assert values == pytest.approx(np.abs(cells.simulated - cells.human))
+
+
+def test_splits_without_a_common_question_cannot_be_told_from_questions() -> None:
+    apart = values_of([[0, 1], [2, 3]], [[1.0, 2.0], [3.0, 5.0]])
+
+    assert isinstance(variance_components(apart), Undefined)
+    assert isinstance(spread(values_of([[0, 1]], [[math.nan, 1.0]]), people=0, ties=0, chats=0), Undefined)
+    assert isinstance(spread(values_of([[0]], [[1.0]]), people=0, ties=0, chats=0), Undefined)
