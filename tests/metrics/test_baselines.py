@@ -1,13 +1,29 @@
-"""What a simulator has to beat: the regression on user-alone and AI-alone accuracy."""
+"""What a simulator has to beat and what it can reach: baselines, the human noise ceiling, and the published results."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
 
 from chatbench.core.records import AiAloneScore, Answer, Question, Study
-from chatbench.metrics.baselines import baseline_predictions, regression_predictions
-from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, ai_alone
+from chatbench.metrics.agreement import Undefined, Value, batch_agreement
+from chatbench.metrics.baselines import (
+    CEILING_METRICS,
+    baseline_predictions,
+    ceilings,
+    halve,
+    published,
+    regression_predictions,
+    spearman_brown,
+)
+from chatbench.metrics.names import CONSTANT, FINE_TUNED, REGRESSION, USER_ALONE, ai_alone
+from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
+from chatbench.report.tables import as_markdown, published_grid, score_grids
+from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
+from chatbench.scoring.score_table import Score, ScoreTable
 
 PEOPLE = 20
 
@@ -30,53 +46,162 @@ def study(rule: tuple[float, float, float] = (0.1, 0.5, 0.25), questions: int = 
     return Study("rule", texts, (), tuple(answers), tuple(scores))
 
 
+WHOLE = study()
 TRAIN, HELD_OUT = {f"q{i}" for i in range(24)}, {(f"q{i}", "gpt") for i in range(24, 40)}
 
 
 def test_the_regression_finds_the_rule_and_applies_it_to_questions_that_it_did_not_see() -> None:
-    found = regression_predictions(study(), TRAIN, HELD_OUT)
-    whole = study()
+    found = regression_predictions(WHOLE, TRAIN, HELD_OUT)
     real = {
-        cell: sum(a.correct for a in whole.answers if a.question_id == cell[0] and a.kind == "user-AI") / PEOPLE
+        cell: sum(a.correct for a in WHOLE.answers if a.question_id == cell[0] and a.kind == "user-AI") / PEOPLE
         for cell in HELD_OUT
     }
 
-    assert found.keys() == HELD_OUT
     assert {cell: each.accuracy for cell, each in found.items()} == pytest.approx(real, abs=1e-9)
     assert next(iter(found.values())).count == 24
+    # 0.9 + 0.9 > 1: people cannot be right more often than always.
+    steep = regression_predictions(study(rule=(0.0, 0.9, 0.9)), TRAIN, HELD_OUT)
+    assert max(each.accuracy for each in steep.values()) == 1
 
 
 def test_held_out_answers_with_the_assistant_are_never_looked_at() -> None:
     # The same study with every held-out user-AI answer wrong gives the same predictions.
-    whole = study()
     spoilt = tuple(
-        Answer(a.question_id, a.worker_id, a.kind, a.assistant, "", None, False)
-        if a.kind == "user-AI" and a.question_id not in TRAIN
-        else a
-        for a in whole.answers
+        replace(a, correct=False) if a.kind == "user-AI" and a.question_id not in TRAIN else a for a in WHOLE.answers
     )
-    other = Study("spoilt", whole.questions, (), spoilt, whole.ai_alone)
 
-    assert baseline_predictions(other, TRAIN, HELD_OUT) == baseline_predictions(whole, TRAIN, HELD_OUT)
-
-
-def test_predictions_are_shares() -> None:
-    # 0.9 + 0.5 * 1 + 0.25 * 1 > 1: people cannot be right more often than always.
-    found = regression_predictions(study(rule=(0.0, 0.9, 0.9)), TRAIN, HELD_OUT)
-
-    assert all(0 <= each.accuracy <= 1 for each in found.values())
+    other = baseline_predictions(replace(WHOLE, answers=spoilt), TRAIN, HELD_OUT)
+    assert other == baseline_predictions(WHOLE, TRAIN, HELD_OUT)
 
 
 def test_without_one_of_the_two_or_enough_questions_there_is_no_regression() -> None:
-    whole = study()
-    no_ai = Study("no ai", whole.questions, (), whole.answers)
-    together = tuple(answer for answer in whole.answers if answer.kind == "user-AI")
-    never_alone = Study("never alone", whole.questions, (), together, whole.ai_alone)
+    no_ai = replace(WHOLE, ai_alone=())
+    never_alone = replace(WHOLE, answers=tuple(answer for answer in WHOLE.answers if answer.kind == "user-AI"))
 
     assert regression_predictions(no_ai, TRAIN, HELD_OUT) == {}
     assert regression_predictions(never_alone, TRAIN, HELD_OUT) == {}
-    assert regression_predictions(whole, {"q0", "q1", "q2", "q3", "q4"}, HELD_OUT) == {}
+    assert regression_predictions(WHOLE, {"q0", "q1", "q2", "q3", "q4"}, HELD_OUT) == {}
     assert set(baseline_predictions(no_ai, TRAIN, HELD_OUT)) == {CONSTANT, USER_ALONE}
-    assert set(baseline_predictions(whole, TRAIN, HELD_OUT)) == {
-        CONSTANT, REGRESSION, USER_ALONE, ai_alone("free_text"),
-    }  # fmt: skip
+    every = {CONSTANT, REGRESSION, USER_ALONE, ai_alone("free_text")}
+    assert set(baseline_predictions(WHOLE, TRAIN, HELD_OUT)) == every
+
+
+# ---- ceilings ----
+
+
+def cells(right: list[int], people: int) -> dict[Pair, Prediction]:
+    return {(f"q{i}", "gpt"): Prediction(r / people, people) for i, r in enumerate(right)}
+
+
+def number(value: Value) -> float:
+    assert isinstance(value, float)
+    return value
+
+
+def test_spearman_brown_turns_the_reliability_of_a_half_into_that_of_the_whole() -> None:
+    # True variance 1, noise 2 of a half: r = 1/3. Twice the people, noise 1: 1/2.
+    assert spearman_brown(1 / 3, 2) == pytest.approx(1 / 2)
+    assert spearman_brown(1 / 2, 1 / 2) == pytest.approx(1 / 3)
+
+
+def test_halves_hold_different_people_and_miss_at_most_one() -> None:
+    # Two of five right: the halves of two together have 1 or 2 right ones, and never 3 or more.
+    halves = halve(list(cells([2, 5, 0], 5).values()), seed=1)
+
+    together = (halves.first + halves.second) * halves.size
+    assert set(together[:, 0].tolist()) == {1.0, 2.0}
+    assert set(together[:, 1].tolist()) == {4.0}
+    assert halves.size.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("human", "reason"),
+    [
+        ({(f"q{i}", "gpt"): Prediction(i / 10, 4) for i in range(1, 10)},
+         "ceilings are estimated from right and wrong answers, and people's have scores between"),
+        ({**cells([1, 0, 1, 1], 1), ("q9", "gpt"): Prediction(0.5, 2)},
+         "fewer than 3 questions have answers of two people"),
+    ],
+)  # fmt: skip
+def test_without_right_and_wrong_or_two_people_there_is_no_ceiling(human: dict[Pair, Prediction], reason: str) -> None:
+    assert ceilings(human, [10, None], seed=0) == [dict.fromkeys(CEILING_METRICS, Undefined(reason))] * 2
+
+
+def test_people_who_always_agree_leave_no_noise_and_those_who_never_do_no_correlation() -> None:
+    (alike,) = ceilings(cells([8, 0, 8, 0], 8), [None], seed=0)
+    # Exactly half right everywhere: the more one half has, the fewer the other; a ceiling of 0 would hide that.
+    (apart,) = ceilings(cells([5, 5, 5, 5], 10), [10], seed=0)
+
+    assert [number(alike[metric]) for metric in ("pearson", "mae", "ece")] == pytest.approx([1, 0, 0])
+    assert isinstance(apart["pearson"], Undefined)
+    assert number(apart["mae"]) > 0.1
+
+
+def test_the_ceilings_of_simulated_people_are_what_perfect_simulators_reach() -> None:
+    # Chances are known here, so perfect simulators of 10 chats, and of unlimited ones, can be scored.
+    rng = np.random.default_rng(4)
+    count, people, chats = 400, 9, 10
+    chance = rng.beta(2, 1.2, count)
+    human = rng.binomial(people, chance)
+    limited, unlimited = ceilings(cells(human.tolist(), people), [chats, None], seed=0)
+    ones = np.ones((200, count))
+    truth = batch_agreement(human[None] / people, rng.binomial(chats, chance, (200, count)) / chats, ones)
+    perfect = batch_agreement(human[None] / people, chance[None], ones[:1])
+
+    # Without Spearman-Brown the limited correlation would be that of halves, 0.1 lower.
+    for metric in CEILING_METRICS:
+        tolerance = 0.02 if metric in ("pearson", "spearman") else 0.006
+        assert number(limited[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
+        if metric in ("pearson", "mae", "rmse"):
+            assert number(unlimited[metric]) == pytest.approx(float(perfect[metric][0]), abs=tolerance), metric
+
+
+def test_the_ceiling_of_the_sample_study_is_right() -> None:
+    # The truth: accuracy of fresh people, as many as chats, against those of the study, over its 60 questions.
+    sample = make_sample(SampleSettings(questions=60, chats=10, seed=2))
+    human = predictions(human_outcomes(sample.study, sample.study.questions.keys()))
+    limited, unlimited = ceilings(human, [10, None], seed=0)
+    rng = Random(5)
+    chance = np.array([[true_accuracy(sample.problems[q], a, people=70, rng=rng) for q, a in human]])
+    draws = np.random.default_rng(6)
+    fresh, again = (draws.binomial(10, chance, (300, chance.size)) / 10 for _ in range(2))
+    known, best = (batch_agreement(fresh, other, np.ones_like(fresh)) for other in (again, chance))
+
+    # One study of 120 cells: its ceiling varies by about 0.03 (correlation) and 0.008 (error) around the truth.
+    for found, truth, tolerances in (
+        (limited, known, {"pearson": 0.07, "mae": 0.02, "ece": 0.02}), (unlimited, best, {"pearson": 0.05, "mae": 0.02})
+    ):  # fmt: skip
+        for metric, tolerance in tolerances.items():
+            assert number(found[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
+
+
+def test_equal_seeds_give_equal_ceilings() -> None:
+    one, same, other = (ceilings(cells([1, 5, 7, 3, 9, 8], 10), [10], seed=seed) for seed in (3, 3, 4))
+
+    assert one == same != other
+
+
+# ---- published results ----
+
+# Chang, Anderson, Hofman, ACL 2025 (arXiv 2504.07114): correlation / mean absolute error with GPT-4o and Llama-3.1-8b.
+OF_THE_PAPER = {
+    "letter-only few-shot": ((0.30, 0.31), (0.21, 0.40)),
+    "free-text": ((0.49, 0.20), (0.61, 0.20)),
+    "IQA-EVAL": ((0.50, 0.18), (0.43, 0.22)),
+    "two-step, GPT-4o not fine-tuned": ((0.41, 0.19), (0.39, 0.23)),
+    "two-step, GPT-4o fine-tuned": ((0.63, 0.15), (0.65, 0.17)),
+}
+
+
+def test_the_shipped_figures_are_those_of_the_paper_and_stand_in_a_table_of_their_own_that_says_so() -> None:
+    table = published()
+    own = ScoreTable("tiny", ("split_0",), 6, 4, (Score("split_0", "gpt-4o", FINE_TUNED, "mae", 0.25),), {})
+    text = as_markdown([own])
+
+    assert table.assistants == ("gpt-4o", "llama-3.1-8b")
+    assert {row.method: tuple(row.metrics[name] for name in table.assistants) for row in table.rows} == OF_THE_PAPER
+    assert "2504.07114" in table.source
+    assert published_grid().header[0] == "published, not computed here"
+    assert not any("IQA-EVAL" in row[0] for grid in score_grids([own]) for row in grid.rows)
+    assert text.index("fine-tuned") < text.index("Reference: published scores") < text.index("IQA-EVAL")
+    assert "IQA-EVAL" not in as_markdown([own], with_published=False)
