@@ -1,9 +1,10 @@
-"""BLEU and ROUGE of prompt pairs, against numbers worked by hand, sacrebleu and rouge-score."""
+"""Perplexity by hand; BLEU and ROUGE of prompt pairs, against numbers worked by hand, sacrebleu and rouge-score."""
 
 from __future__ import annotations
 
 import math
 import random
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,14 +14,59 @@ from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.text import (
     BleuCounts,
     Tokenizer,
+    TokenLoss,
     bleu,
     common_lengths,
     overlap,
+    perplexity_by_kind,
     sacrebleu_score,
+    summarise,
     tokens_13a,
     tokens_rouge,
     tokens_unicode,
 )
+
+
+def test_each_token_weighs_the_same_not_each_example_and_a_uniform_guess_among_v_has_perplexity_v() -> None:
+    # A mean over examples of their perplexities would give 5, of their mean losses 4: the likely mistakes.
+    short, long = TokenLoss(math.log(2), 1, 1), TokenLoss(3 * math.log(8), 3, 1)
+
+    assert summarise([short, long]).perplexity == pytest.approx(2**2.5)
+    assert summarise([TokenLoss(7 * math.log(320), 7, 1)]).perplexity == pytest.approx(320)
+
+
+def test_bits_per_byte_divides_by_bytes_not_by_characters_or_tokens() -> None:
+    # "né" is 2 characters and 3 bytes; 6 bits over 3 bytes.
+    assert summarise([TokenLoss(6 * math.log(2), 1, len("né".encode()))]).bits_per_byte == pytest.approx(2.0)
+
+
+def test_the_order_of_examples_does_not_show_in_the_last_digit() -> None:
+    losses = [TokenLoss(nats, 1, 1) for nats in (1e-9, 0.1, 0.2, 0.3, 1e3)]
+
+    assert len({summarise(order[:4]).perplexity for order in permutations(losses[:4])}) == 1
+    assert len({summarise(order).bits_per_byte for order in permutations(losses)}) == 1
+
+
+def test_kinds_come_in_the_order_of_a_conversation() -> None:
+    answers = [("answer", TokenLoss(0.0, tokens, 9)) for tokens in (2, 1)]
+    by_kind = perplexity_by_kind([answers[0], ("first", TokenLoss(math.log(4), 1, 2)), answers[1]])
+
+    assert list(by_kind) == ["first", "answer"]
+    assert by_kind["first"].perplexity == pytest.approx(4)
+    assert (by_kind["answer"].tokens, by_kind["answer"].examples, by_kind["answer"].perplexity) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("losses", [[], [TokenLoss(1.0, 1, 0)], [TokenLoss(0.0, 0, 1)]])
+def test_nothing_scored_is_an_error_and_not_a_perplexity_of_one(losses: list[TokenLoss]) -> None:
+    with pytest.raises(ValueError, match="so there is no perplexity"):
+        summarise(losses)
+
+
+@pytest.mark.parametrize("nats", [math.nan, -1.0])
+def test_a_loss_that_is_not_a_number_cannot_be_made(nats: float) -> None:
+    with pytest.raises(ValueError, match=str(nats)):
+        TokenLoss(nats, 1)
+
 
 PIECES = "the The of 3,000 it's 12.5 - a-b, (x) $5. cat 7- &amp; &quot;yes&quot; end. -\n \n what? é naïve 5. <skipped>"
 
@@ -58,38 +104,34 @@ def test_a_repeated_word_is_matched_no_more_often_than_the_reference_has_it() ->
     assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
 
 
-def test_bleu_equals_sacrebleu_without_smoothing_on_any_text() -> None:
+def test_bleu_equals_sacrebleu_on_any_text_and_so_do_its_figure_and_signature() -> None:
     from sacrebleu.metrics.bleu import BLEU
 
     hypotheses, references = random_texts(8, seed=1), random_texts(9, seed=2)
     scored = overlap(hypotheses, references)
-    theirs = BLEU(smooth_method="none", tokenize="13a").corpus_score(
-        [text for text in hypotheses for _ in references], [[text for _ in hypotheses for text in references]]
-    )
+    unsmoothed, metric = BLEU(smooth_method="none", tokenize="13a"), BLEU()
+    pairs = [text for text in hypotheses for _ in references], [[text for _ in hypotheses for text in references]]
 
     assert 0 < scored.bleu < 1
-    assert 100 * scored.bleu == pytest.approx(theirs.score, rel=1e-12)
-
-
-def test_sacrebleu_figure_and_signature_are_those_of_the_package_called_on_the_texts() -> None:
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU()
+    assert 100 * scored.bleu == pytest.approx(unsmoothed.corpus_score(*pairs).score, rel=1e-12)
     theirs = metric.corpus_score(["the cat sat on the mat", "no match"], [["the cat sat on a mat", "at all here"]])
     allowed = np.array([[True, False], [False, True]])
     scored = overlap(["the cat sat on the mat", "no match"], ["the cat sat on a mat", "at all here"], allowed=allowed)
-
     assert sacrebleu_score(scored.bleu_counts) == (pytest.approx(theirs.score), str(metric.get_signature()))
 
 
-def test_rouge_worked_by_hand() -> None:
-    # 3 shared of 4 and 6 words: F = 6/10. 2 shared of 3 and 5 pairs: F = 4/8. In order: the same 3 words.
-    scored = overlap(["The cat sat down"], ["the cat sat on a mat"])
-    assert (scored.rouge1, scored.rouge2, scored.rougeL) == pytest.approx((0.6, 0.5, 0.6))
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "expected"),
+    [
+        # 3 shared of 4 and 6 words: F = 6/10. 2 shared of 3 and 5 pairs: F = 4/8. In order: the same 3 words.
+        ("The cat sat down", "the cat sat on a mat", (0.6, 0.5, 0.6)),
+        ("c b a", "a b c", (1, 0, 1 / 3)),  # the same words reversed share one word in order
+    ],
+)
+def test_rouge_worked_by_hand(hypothesis: str, reference: str, expected: tuple[float, float, float]) -> None:
+    scored = overlap([hypothesis], [reference])
 
-    # The same words reversed share one word in order: F = 1/3, though ROUGE-1 is 1.
-    scored = overlap(["c b a"], ["a b c"])
-    assert (scored.rouge1, scored.rougeL) == pytest.approx((1, 1 / 3))
+    assert (scored.rouge1, scored.rouge2, scored.rougeL) == pytest.approx(expected)
 
 
 def test_only_allowed_pairs_count() -> None:
@@ -222,25 +264,33 @@ def test_the_benchmark_compares_like_with_like() -> None:
 
 
 CHINESE = ["三加四等于几 请帮我算", "二十减六是多少"]
+METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
 
 
 def test_texts_that_a_tokenizer_cannot_read_have_no_value_and_say_why() -> None:
     # Equal texts with 0 words each would score 0: not measurable is not unlike.
-    chinese, russian = overlap(CHINESE, CHINESE), overlap(["сколько будет три плюс четыре"] * 2, ["сколько будет"])
+    chinese, russian = overlap(["Read."], CHINESE), overlap(["сколько будет три плюс четыре"] * 2, ["сколько будет"])
 
-    for metric in ("bleu", "rouge1", "rouge2", "rougeL"):
+    for metric in METRICS:
         assert "cannot read what people wrote: 100% of the letters" in str(chinese.value(metric))
     assert str(chinese.value("rouge1")).count("not a-z or 0-9") == 1
     assert isinstance(russian.value("rouge2"), Undefined)
     assert russian.value("bleu") == 0.0  # words between blanks: read, though no four of them are alike
 
 
-def test_what_people_wrote_decides_so_that_all_rows_leave_out_the_same_questions() -> None:
-    assert overlap(CHINESE, ["How many are there?"]).value("rouge1") == 0.0
-    assert isinstance(overlap(["How many are there?"], CHINESE).value("rouge1"), Undefined)
-    assert overlap(["naïve Größe"], ["naïve Größe"]).value("rouge1") == 1.0  # most letters are read
-    assert overlap(["3 + 4 = ?"], ["3 + 4 = ?"]).value("rouge1") == 1.0
-    assert overlap([""], [""]).value("rouge1") == 0.0  # nothing written is nothing lost
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "rouge1"),
+    [
+        (CHINESE, ["How many are there?"], 0.0),  # what people wrote decides: all rows leave out the same questions
+        (["naïve Größe"], ["naïve Größe"], 1.0),  # most letters are read
+        (["3 + 4 = ?"], ["3 + 4 = ?"], 1.0),
+        ([""], [""], 0.0),  # nothing written is nothing lost
+    ],
+)
+def test_texts_of_people_that_are_read_have_a_value(
+    hypotheses: list[str], references: list[str], rouge1: float
+) -> None:
+    assert overlap(hypotheses, references).value("rouge1") == rouge1
 
 
 @pytest.mark.parametrize(
@@ -249,6 +299,6 @@ def test_what_people_wrote_decides_so_that_all_rows_leave_out_the_same_questions
 def test_the_unicode_tokenizer_reads_all_scripts(text: str) -> None:
     same, other = (overlap([each], [text], tokenizer="unicode") for each in (text, "three plus four is what"))
 
-    assert [same.value(metric) for metric in ("bleu", "rouge1", "rouge2", "rougeL")] == pytest.approx([1] * 4)
+    assert [same.value(metric) for metric in METRICS] == pytest.approx([1] * 4)
     assert other.value("rouge1") == 0.0
     assert "tok:unicode" in sacrebleu_score(same.bleu_counts, "unicode")[1]
