@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from chatbench import api
 from chatbench.cli import main
 from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
-from chatbench.core.files import write_json
+from chatbench.core.files import write_json, write_jsonl
 from chatbench.core.records import Answer
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
@@ -52,8 +52,18 @@ def simulated_by() -> Iterator[None]:
 
 
 def run(place: Workspace, **options: object) -> Estimate:
-    given = {"assistant": "new=scripted:weak", **options}
-    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]  # of several types
+    given = {"assistant": "new=scripted:weak", "settings": SETTINGS, "say": lambda _: None, **options}
+    return estimate("tiny", workspace=place, **given)  # type: ignore[arg-type]  # of several types
+
+
+def refused(place: Workspace, **options: object) -> ChatbenchError:
+    with pytest.raises(ChatbenchError) as caught:
+        run(place, **options)
+    return caught.value
+
+
+def folders(place: Workspace) -> list[str]:
+    return ["--data", str(place.data), "--results", str(place.results)]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +115,7 @@ def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_
 
 
 def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_nothing(
-    estimated: tuple[Workspace, Estimate], place: Workspace
+    estimated: tuple[Workspace, Estimate], place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = estimated[1]
     logs = {path: path.read_bytes() for path in place.simulations("tiny").rglob("*.jsonl")}
@@ -114,24 +124,18 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert {path: path.read_bytes() for path in logs} == logs
     assert place.estimate("tiny").read_bytes() == content
 
-    LEVELS["other"] = 0.5
-    estimate("tiny", assistant="other=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None)
+    monkeypatch.setitem(LEVELS, "other", 0.5)
+    run(place, assistant="other=scripted:weak")
     entries = read_estimates(place.estimate("tiny"))
     assert [entry["assistant"] for entry in entries] == ["new", "other"]
     titles = [grid.title for grid in estimate_grids(entries[0])]
     assert titles[0] == "tiny: expected accuracy of people with new (95 % prediction interval)"
     assert "With real chats" not in titles
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
-
-
-def test_a_negative_part_of_the_variance_has_the_words_of_the_score_table(
-    estimated: tuple[Workspace, Estimate],
-) -> None:
-    # It was an sd of 0.0 beside a share of -12 %.
-    (entry,) = read_estimates(estimated[0].estimate("tiny"))
-    whole = entry["subsets"][0]
+    # A negative part of the variance was an sd of 0.0 beside a share of -12 %.
+    whole = entries[0]["subsets"][0]
     parts = {"simulator on a new assistant": -0.0003, "people": 0.0028, "questions": 0.0}
-    other = {**entry, "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
+    other = {**entries[0], "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
     (grid,) = (grid for grid in estimate_grids(other) if grid.title == "What the interval is made of")
     assert [row[1:] for row in grid.rows] == [("not above 0", "-12 %"), ("5.3", "112 %"), ("0.0", "0 %")]
 
@@ -178,7 +182,8 @@ def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monke
 
 
 def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place: Workspace, tmp_path: Path) -> None:
-    real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
+    answers = people("new", 0.55, 40, Random(7), "x")
+    real = people_file(tmp_path / "new.jsonl", answers)
     found = run(place, people=real)
     whole = found.subsets[0].people
 
@@ -194,16 +199,12 @@ def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place
     loses = ", ".join(row.subset for row in found.subsets if isinstance(row.people, Rectified) and row.people.loses)
     notes = [note.partition(":")[0] for note in estimate_notes(entry) if "people alone are the estimate" in note]
     assert notes == [loses] * bool(loses)
-
-
-def test_records_of_real_chats_that_are_not_used_are_noted(place: Workspace, tmp_path: Path) -> None:
     # Bad answers and another spelling of the name vanished without a word; a second answer was an error.
-    answers = people("new", 0.55, 40, Random(7), "x")
     real = people_file(tmp_path / "new.jsonl", [*answers, *answers[:2]])
     rows = [json.loads(line) for line in real.read_text().splitlines()]
     rows[10]["answer"] = rows[11]["answer"] = "Z"
     rows[20]["assistant"] = "New"
-    real.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(real, rows)
     found = run(place, people=real, skip_bad_records=True)
 
     assert isinstance(found.subsets[0].people, Rectified)
@@ -249,31 +250,24 @@ def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
     # Other questions have a log of their own: nothing was compared.
     if not other:
         user = made.simulated_user(LEVELS, 0.1)
-        monkeypatch.setattr(
-            simulation, "open_simulator", lambda *_, **__: replace(user, identity={**user.identity, "weights": "x"})
-        )
+        user = replace(user, identity={**user.identity, "weights": "x"})
+        monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: user)
     options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own_questions else {}
-    settings = replace(SETTINGS, **other)  # type: ignore[arg-type]  # some of its fields
-    with pytest.raises(ChatbenchError) as caught:
-        estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]  # of several types
-    assert f"made with {name}" in caught.value.found
-    assert use in caught.value.fix
-    assert "chatbench simulate MODEL ... --overwrite" in caught.value.fix
+    error = refused(place, settings=replace(SETTINGS, **other), **options)  # type: ignore[arg-type]  # some of its fields
+    assert f"made with {name}" in error.found
+    assert use in error.fix
+    assert "chatbench simulate MODEL ... --overwrite" in error.fix
     assert not list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))
 
 
 def test_other_questions_may_have_fewer_chats_but_always_the_same_number(place: Workspace, tmp_path: Path) -> None:
     path = question_file(tmp_path / "questions.jsonl", 12)
-    for conversations in (3, 2):
-        settings = replace(SETTINGS, conversations=conversations, seed=1)
-        arguments = {"assistant": "new=scripted:weak", "workspace": place, "settings": settings, "questions": path}
-        if conversations == 3:
-            assert estimate("tiny", say=lambda _: None, **arguments).subsets[0].chats == 12 * 3 * 4  # type: ignore[arg-type]  # likewise
-            continue
-        with pytest.raises(ChatbenchError, match="made with conversations 3") as caught:
-            estimate("tiny", **arguments)  # type: ignore[arg-type]  # likewise
-        assert "--overwrite" not in caught.value.fix  # which estimate does not have
-        assert "or remove" in caught.value.fix
+    three, two = (replace(SETTINGS, conversations=number, seed=1) for number in (3, 2))
+    assert run(place, questions=path, settings=three).subsets[0].chats == 12 * 3 * 4
+    error = refused(place, questions=path, settings=two)
+    assert "made with conversations 3" in error.found
+    assert "--overwrite" not in error.fix  # which estimate does not have
+    assert "or remove" in error.fix
 
 
 def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> None:
@@ -284,13 +278,11 @@ def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> 
             row["question"] = {**row["question"], "answer_kind": "text", "answer": "B", "subset": "all"}
             del row["question"]["options"]
             row["answer"] = row["answer"].replace("C", "A")  # only simulated people say C
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(tmp_path / name, rows)
         return tmp_path / name
 
-    real, place = (
-        as_text(people("new", 0.55, 40, Random(7), "x"), "new.jsonl"),
-        Workspace(tmp_path / "d", tmp_path / "r"),
-    )
+    real = as_text(people("new", 0.55, 40, Random(7), "x"), "new.jsonl")
+    place = Workspace(tmp_path / "d", tmp_path / "r")
     prepare_splits(as_text(list(made.study().answers), "study.jsonl"), place.data, by="assistant", splits=None)
     for split, (name,) in place.manifest.held_out.items():
         place.model_folder("tiny", split).mkdir(parents=True)
@@ -322,37 +314,28 @@ def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeat
     asked = place.study.questions.values()
     known = [each for each in asked if each.subset == next(iter(asked)).subset][:3]
     lines = [{"id": q.id, "subset": q.subset, "text": q.text, "options": q.options, "answer": q.answer} for q in known]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(path, lines)
     # All of one subset: its row has the error of that subset, the row of all that of the study.
     assert [(row.subset, row.questions) for row in run(place, questions=path).subsets] == [
         ("all", 3), (known[0].subset, 3),
     ]  # fmt: skip
 
     for other in ({"text": "something else"}, {"ordered": True}):  # the second would score held-out chats by this key
-        path.write_text("".join(json.dumps({**line, **other}) + "\n" for line in lines))
-        with pytest.raises(ChatbenchError, match="differs from the study's question with this id") as caught:
-            run(place, questions=path)
-        assert repr(known[0].id) in str(caught.value)
+        write_jsonl(path, [{**line, **other} for line in lines])
+        error = refused(place, questions=path)
+        assert f"question {known[0].id!r} differs from the study's question with this id" in error.found
 
 
 def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
     place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It was paid for all chats, said "undefined", and ended with code 0; its next command lacked --max-user-turns.
-    def refused(place: Workspace) -> ChatbenchError:
-        with pytest.raises(ChatbenchError) as caught:
-            run(place)
-        return caught.value
-
     two = by_assistant(tmp_path / "two", levels={"a": 0.4, "b": 0.5})
     for split in place.manifest.split_ids[:2]:
         shutil.rmtree(place.conversations("tiny", split).parent)
     shutil.rmtree(place.model_folder("tiny", "split_1"))
-    with monkeypatch.context() as patch:
-        patch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
-        one, other, fewest = (
-            refused(each) for each in (place, by_assistant(tmp_path / "questions", by="question"), two)
-        )
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
+    one, other, fewest = (refused(each) for each in (place, by_assistant(tmp_path / "questions", by="question"), two))
 
     assert "2 of the study's 4 assistants were held out and simulated" in one.found
     options = "--conversations 8 --max-user-turns 2"
@@ -409,10 +392,7 @@ def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
     monkeypatch.setitem(LEVELS, "fresh", 0.5)
 
     def fresh(most: int) -> Estimate:
-        return estimate(
-            "tiny", assistant="fresh=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None,
-            spending=Spending(Prices(), max_tokens=most),
-        )  # fmt: skip
+        return run(place, assistant="fresh=scripted:weak", spending=Spending(Prices(), max_tokens=most))
 
     with pytest.raises(BudgetSpentError, match="720 conversations with fresh are missing: there is no esti") as spent:
         fresh(100)  # the first of four blocks
@@ -427,10 +407,8 @@ def test_failed_chats_are_noted_and_the_same_command_tries_them_again(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An estimate from the chats that did not fail looked like one from all. Which ones fail is no chance.
-    free = made.said_by("new")
-    busy = replace(
-        free, function=lambda asked: free.function(asked) if asked.seed % 4 else Failure("busy", transient=True)
-    )
+    free, lost = made.said_by("new"), Failure("busy", transient=True)
+    busy = replace(free, function=lambda asked: free.function(asked) if asked.seed % 4 else lost)
     with monkeypatch.context() as patch:
         patch.setattr(simulation, "open_assistant", lambda *_, **__: busy)
         found = run(place, assistant="fresh=scripted:weak")
@@ -449,9 +427,8 @@ def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
     # The interval was printed as if these simulated people had answered wrong, with exit code 0.
     silent = made.simulated_user(LEVELS, 0.1)
     monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: replace(silent, function=lambda _: Reply("Hm.")))
-    folders = ["--data", str(place.data), "--results", str(place.results)]
     line = ["estimate", "tiny", "--assistant", "mute=scripted:weak", "--conversations", "8", "--max-user-turns", "2"]
-    assert main([*line, *folders]) == NO_ANSWERS
+    assert main([*line, *folders(place)]) == NO_ANSWERS
     warning = "tiny: most simulated chats have no valid answer (100% with mute), so the estimate says little"
     shown = capsys.readouterr().out
     assert shown.count(warning) == 1
@@ -467,9 +444,8 @@ def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
 
 
 def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["--data", str(place.data), "--results", str(place.results)]
     options = ["--conversations", "8", "--max-user-turns", "2", "--assistant-price", "1/4", "--budget-usd", "0.001"]
-    command = ["estimate", "tiny", "--assistant", "fresh=openai:m@http://127.0.0.1:9/v1", *folders, *options]
+    command = ["estimate", "tiny", "--assistant", "fresh=openai:m@http://127.0.0.1:9/v1", *folders(place), *options]
     before = sorted(place.results.rglob("*"))
 
     assert main([*command, "--dry-run"]) == 0
@@ -522,37 +498,28 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("old", "new", "said"),
     [
-        (lambda: people("other", 0.5, 4, Random(1), "x"), "no human answers with new; it has other"),
-        (
-            lambda: [replace(a, worker_id="wa0") for a in people("new", 0.5, 4, Random(1))[:3]],
-            "1 of the people also took part in the study",
-        ),
+        ('"assistant": "new"', '"assistant": "other"', "no human answers with new; it has other"),
+        ('"worker_id": "xnew0"', '"worker_id": "wa0"', "1 of the people also took part in the study"),
+        ("college_mathematics-redux", "Why", "unknown"),
+        ("What about", "Why", "whose text differs from that simulated"),
     ],
-)  # fmt: skip
+)
 def test_real_chats_that_do_not_fit_are_refused(
-    place: Workspace, tmp_path: Path, answers: Callable[[], list[object]], said: str
+    place: Workspace, tmp_path: Path, old: str, new: str, said: str
 ) -> None:
-    with pytest.raises(ChatbenchError) as caught:
-        run(place, people=people_file(tmp_path / "new.jsonl", answers()))  # type: ignore[arg-type]  # answers
-    assert said in str(caught.value)
+    path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 4, Random(1), "x"))
+    path.write_text(path.read_text().replace(old, new))
+    assert said in refused(place, people=path).found
 
 
-def test_unknown_questions_and_known_names_are_refused(place: Workspace, tmp_path: Path) -> None:
-    path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 2, Random(1), "x"))
-    for old, said in (
-        ("college_mathematics-redux", "unknown"),
-        ("What about", "whose text differs from that simulated"),
-    ):
-        other = tmp_path / "other.jsonl"
-        other.write_text(path.read_text().replace(old, "Why"))
-        with pytest.raises(ChatbenchError, match=said):
-            run(place, people=other)
-    with pytest.raises(ChatbenchError, match="a: the study already has this assistant"):
-        estimate("tiny", assistant="a=scripted:weak", workspace=place)
-    with pytest.raises(ChatbenchError, match="names 2"):
-        estimate("tiny", assistant="scripted:all", workspace=place)
+@pytest.mark.parametrize(
+    ("assistant", "said"),
+    [("a=scripted:weak", "a: the study already has this assistant"), ("scripted:all", "names 2")],
+)
+def test_anything_but_one_new_assistant_is_refused(place: Workspace, assistant: str, said: str) -> None:
+    assert said in refused(place, assistant=assistant).found
 
 
 @pytest.mark.parametrize(
