@@ -208,10 +208,6 @@ class ChatTraits:
     def follow_up_words(self) -> tuple[int, ...]:
         return tuple(len(message) for message in self.words[1:])
 
-    @property
-    def follow_ups(self) -> int:
-        return max(0, len(self.words) - 1)
-
 
 def traits_of(chat: UserChat) -> ChatTraits:
     """Measure one chat."""

@@ -199,10 +199,9 @@ def _compared(
     if not apart:
         return Comparison(name, unit, *own, ONE_PERSON, ONE_PERSON)
     means = mean_value(list(apart)), mean_value(list(reference))
-    known = [value for value in reference if not isinstance(value, Undefined)]
     pairs = [(a, r) for a, r in zip(apart, reference, strict=True) if isinstance(a, float) and isinstance(r, float)]
     if len(pairs) < len(apart):
         return Comparison(name, unit, *own, *means)
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile([r for _, r in pairs], [0.025, 0.975])
     further = sum((a > r) + (a == r) / 2 for a, r in pairs) / len(pairs)
     return Comparison(name, unit, *own, *means, (float(low), float(high)), further)

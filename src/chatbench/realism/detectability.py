@@ -52,7 +52,7 @@ MOST_GRAMS = 10_000
 
 
 def _of_follow_ups(count: int, chat: ChatTraits) -> float:
-    return count / max(1, chat.follow_ups)
+    return count / max(1, len(chat.follow_up_words))
 
 
 FEATURES: dict[str, Callable[[ChatTraits], float]] = {

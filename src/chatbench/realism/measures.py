@@ -183,7 +183,7 @@ def _per_chat(
 
 def _per_follow_up(name: str, count: Callable[[ChatTraits], int], unit: str = "share") -> Trait:
     def of(chats: Chats) -> Value:
-        total = sum(chat.follow_ups for chat in chats)
+        total = sum(len(chat.follow_up_words) for chat in chats)
         return sum(map(count, chats)) / total if total else Undefined(NO_FOLLOW_UPS)
 
     return Trait(name, unit, of)

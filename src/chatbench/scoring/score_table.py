@@ -356,10 +356,6 @@ class Score:
     value: Value
     stratum: str = WHOLE
 
-    @property
-    def key(self) -> MetricKey:
-        return self.assistant, self.predictor, self.metric
-
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
@@ -416,7 +412,7 @@ class ScoreTable:
         rows: dict[MetricKey, dict[str, Value]] = {}
         for score in self.scores:
             if score.stratum == stratum:
-                rows.setdefault(score.key, {})[score.split] = score.value
+                rows.setdefault((score.assistant, score.predictor, score.metric), {})[score.split] = score.value
         return rows
 
     def estimates(self, stratum: str = WHOLE) -> dict[MetricKey, Estimate]:
