@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from random import Random
 
 import numpy as np
 import pytest
@@ -20,9 +19,8 @@ from chatbench.metrics.baselines import (
     spearman_brown,
 )
 from chatbench.metrics.names import CONSTANT, FINE_TUNED, REGRESSION, USER_ALONE, ai_alone
-from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
+from chatbench.metrics.pairs import Pair, Prediction
 from chatbench.report.tables import as_markdown, published_grid, score_grids
-from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
 from chatbench.scoring.score_table import Score, ScoreTable
 
 PEOPLE = 20
@@ -154,25 +152,6 @@ def test_the_ceilings_of_simulated_people_are_what_perfect_simulators_reach() ->
         assert number(limited[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
         if metric in ("pearson", "mae", "rmse"):
             assert number(unlimited[metric]) == pytest.approx(float(perfect[metric][0]), abs=tolerance), metric
-
-
-def test_the_ceiling_of_the_sample_study_is_right() -> None:
-    # The truth: accuracy of fresh people, as many as chats, against those of the study, over its 60 questions.
-    sample = make_sample(SampleSettings(questions=60, chats=10, seed=2))
-    human = predictions(human_outcomes(sample.study, sample.study.questions.keys()))
-    limited, unlimited = ceilings(human, [10, None], seed=0)
-    rng = Random(5)
-    chance = np.array([[true_accuracy(sample.problems[q], a, people=70, rng=rng) for q, a in human]])
-    draws = np.random.default_rng(6)
-    fresh, again = (draws.binomial(10, chance, (300, chance.size)) / 10 for _ in range(2))
-    known, best = (batch_agreement(fresh, other, np.ones_like(fresh)) for other in (again, chance))
-
-    # One study of 120 cells: its ceiling varies by about 0.03 (correlation) and 0.008 (error) around the truth.
-    for found, truth, tolerances in (
-        (limited, known, {"pearson": 0.07, "mae": 0.02, "ece": 0.02}), (unlimited, best, {"pearson": 0.05, "mae": 0.02})
-    ):  # fmt: skip
-        for metric, tolerance in tolerances.items():
-            assert number(found[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
 
 
 def test_equal_seeds_give_equal_ceilings() -> None:
