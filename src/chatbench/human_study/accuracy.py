@@ -29,7 +29,7 @@ from statistics import fmean
 from chatbench.core.records import RIGHT_FROM, Answer, Study
 from chatbench.metrics.agreement import NORMAL_95, Undefined, Value, agreement, mean_value, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone, apart_from_all
-from chatbench.metrics.pairs import Prediction
+from chatbench.metrics.pairs import Prediction, grouped
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
 
 FEWEST_FOR_FISHER = 4
@@ -175,12 +175,9 @@ def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRo
     for (method, condition), by_assistant in found.items():
         pooled = {EVERY_ASSISTANT: list(by_assistant.values())} if len(by_assistant) > 1 else {}
         for assistant, differences in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
-            of_question: dict[str, list[float]] = defaultdict(list)  # over assistants: questions remain the unit
-            of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
-            for place, by_question in enumerate(differences):
-                for question_id, difference in by_question.items():
-                    of_question[question_id].append(difference)
-                    of_subset[place, study.questions[question_id].subset].append(difference)
+            each = [(place, q, value) for place, of in enumerate(differences) for q, value in of.items()]
+            of_question = grouped((q, value) for _, q, value in each)  # over assistants: questions remain the unit
+            of_subset = grouped(((place, study.questions[q].subset), value) for place, q, value in each)
             yield GapRow(
                 method,
                 assistant,
@@ -346,9 +343,8 @@ def advice_rows(study: Study) -> list[AdviceRow]:
 def mirror_rows(study: Study) -> Iterator[MirrorRow]:
     """Mirror rates of all chats, then of each assistant and condition; yields nothing if the study has no chats."""
     traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
-    groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
-    for chat, of in zip(study.conversations, traits, strict=True):
-        groups[apart_from_all(chat.assistant), apart_from_all(chat.condition)].append(of)
+    names = ((apart_from_all(chat.assistant), apart_from_all(chat.condition)) for chat in study.conversations)
+    groups = grouped(zip(names, traits, strict=True))
     whole = {(EVERY_ASSISTANT, EVERY_CONDITION): traits} if traits else {}
     for (assistant, condition), chats in (whole | (dict(sorted(groups.items())) if len(groups) > 1 else {})).items():
 

@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Outcomes, Undefined, Value, batch_agreement
 from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
-from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, human_outcomes, predictions
+from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, grouped, human_outcomes, predictions
 
 Guesses = dict[Pair, Prediction]
 
@@ -100,9 +100,8 @@ def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractS
 
 def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[Pair]) -> Guesses:
     """Predict, for every question, the mean human accuracy on the training questions with that assistant."""
-    by_assistant: dict[str, list[float]] = {}
-    for (_, assistant), prediction in predictions(human_outcomes(study, train)).items():
-        by_assistant.setdefault(assistant, []).append(prediction.accuracy)
+    trained = predictions(human_outcomes(study, train))
+    by_assistant = grouped((assistant, prediction.accuracy) for (_, assistant), prediction in trained.items())
     guess = {name: Prediction(math.fsum(values) / len(values), len(values)) for name, values in by_assistant.items()}
     return {pair: guess[pair[1]] for pair in pairs if pair[1] in guess}
 

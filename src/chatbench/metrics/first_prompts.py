@@ -21,7 +21,7 @@ from chatbench.core.answer_kinds import Choice
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
 from chatbench.metrics.agreement import Undefined, Value, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, TEXT_METRICS, MetricValue, Predictor, share
-from chatbench.metrics.pairs import is_lost
+from chatbench.metrics.pairs import grouped, is_lost
 from chatbench.metrics.text import BleuCounts, Overlap, TokenizerName, common_lengths, overlap, sacrebleu_score
 
 Chat = TypeVar("Chat")
@@ -74,10 +74,7 @@ def level_metrics(
 
 
 def _by_assistant(chats: Sequence[Chat], assistant_of: Callable[[Chat], str]) -> Iterator[tuple[str, Sequence[Chat]]]:
-    groups: dict[str, list[Chat]] = {}
-    for chat in chats:
-        groups.setdefault(assistant_of(chat), []).append(chat)
-    yield from sorted(groups.items())
+    yield from sorted(grouped((assistant_of(chat), chat) for chat in chats).items())
     if chats:
         yield EVERY_ASSISTANT, chats
 

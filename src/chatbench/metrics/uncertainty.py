@@ -47,7 +47,7 @@ from chatbench.metrics.names import (
     MetricKey,
     Predictor,
 )
-from chatbench.metrics.pairs import SplitPairs
+from chatbench.metrics.pairs import SplitPairs, grouped
 from chatbench.metrics.resampling import (
     Bound,
     Drawn,
@@ -212,10 +212,8 @@ def score_uncertainty(
     """
     if resampling.replicates == 0:
         return Uncertainty()
-    by_stratum: dict[str, list[SplitPairs]] = {WHOLE: []}
-    for split in splits:
-        for stratum, pairs in {WHOLE: split.pairs, **split.strata}.items():
-            by_stratum.setdefault(stratum, []).append(pairs)
+    all_pairs = (each for split in splits for each in {WHOLE: split.pairs, **split.strata}.items())
+    by_stratum: dict[str, list[SplitPairs]] = {WHOLE: [], **grouped(all_pairs)}
     predictors = {
         stratum: [
             each
@@ -230,7 +228,8 @@ def score_uncertainty(
     for stratum, of_splits in by_stratum.items():
         condition = stratum.removeprefix(CONDITION) if stratum.startswith(CONDITION) else None
         given = [answer for answer in answers if condition in (None, answer.condition)]
-        means = _by_key([split.question_values for split in splits]) if stratum == WHOLE else {}
+        values = (each for split in splits for each in split.question_values.items() if stratum == WHOLE)
+        means = grouped(values)
         questions = {question_id for values in means.values() for each in values for question_id in each}
         draws = Draws((pair for pairs in of_splits for pair in pairs.human), given, resampling, questions)
         intervals[stratum] = {}
@@ -244,18 +243,10 @@ def score_uncertainty(
             advanced(done, total)
         intervals[stratum] |= mean_intervals(draws, means)
     # With separate draws, so that they change no other interval.
-    alone = _by_key([split.without_people for split in splits])
+    alone = grouped(each for split in splits for each in split.without_people.items())
     questions = {question_id for values in alone.values() for each in values for question_id in each}
     intervals[WHOLE] |= mean_intervals(Draws((), (), resampling, questions), alone)
     return Uncertainty(intervals, spreads)
-
-
-def _by_key(splits: Sequence[Mapping[MetricKey, Mapping[str, float]]]) -> dict[MetricKey, list[Mapping[str, float]]]:
-    found: dict[MetricKey, list[Mapping[str, float]]] = {}
-    for split in splits:
-        for key, values in split.items():
-            found.setdefault(key, []).append(values)
-    return found
 
 
 def _keyed(predictor: Predictor, rows: Mapping[tuple[str, str], T]) -> dict[MetricKey, T]:

@@ -22,7 +22,7 @@ from chatbench.core.settings import name_in_tables
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Estimate, Undefined, Value, over_splits
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
-from chatbench.metrics.pairs import Simulation
+from chatbench.metrics.pairs import Simulation, grouped
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
 from chatbench.realism.comparison import HALVINGS, Comparison, Realism
@@ -77,11 +77,7 @@ class RealismTable:
 
     def measures(self) -> dict[str, list[Comparison]]:
         """The comparisons of each measure, one per split."""
-        found: dict[str, list[Comparison]] = {}
-        for realism in self.splits.values():
-            for comparison in realism.comparisons:
-                found.setdefault(comparison.measure, []).append(comparison)
-        return found
+        return grouped((each.measure, each) for realism in self.splits.values() for each in realism.comparisons)
 
 
 def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
@@ -245,12 +241,10 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
         ChatbenchError: all of this simulator's chats failed, or are with assistants that people did not work with.
     """
     simulation = _simulation(entry, settings)
-    sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
-    for chat, traits in zip(study.conversations, people, strict=True):
-        sides.setdefault(entry.split.part_of(chat), []).append(traits)
+    sides = grouped(zip(map(entry.split.part_of, study.conversations), people, strict=True))
     chats = simulated_chats(simulation.chats, study.questions)
     of_simulator = map(traits_of, tracked(chats, f"{entry.split.id}, simulated chats", "chats"))
-    real, simulated = on_common_cells(sides["test"], of_simulator)
+    real, simulated = on_common_cells(sides.get("test", []), of_simulator)
     failures = Counter(chat.reason for chat in simulation.chats if chat.termination == "failed")
     if failures and failures.total() == len(simulation.chats):
         raise ChatbenchError(
@@ -266,7 +260,7 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
             fix="simulate with these assistants",
         )
     with WorkProgress(f"{entry.split.id}, realism", "measures") as progress:
-        return compare(real, simulated, sides["train"], settings.seed, progress)
+        return compare(real, simulated, sides.get("train", []), settings.seed, progress)
 
 
 def _simulation(entry: SplitChats, settings: RealismSettings) -> Simulation:

@@ -36,6 +36,7 @@ from chatbench.data.examples import ExampleRow, seen_turns
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value, agreement
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
+from chatbench.metrics.pairs import grouped
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Failure, Participant, Request, derive_seed
 from chatbench.protocol.dialogue_runner import Asking, Sides, run_together
@@ -240,11 +241,10 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
             prompt, completion = prompt_text(messages), completion_text(answer)
             rows.append(ExampleRow(prompt, completion, messages, point.question_id, str(place), "answer"))
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
-    found: dict[int, list[float]] = {}
     with WorkProgress("probability of stopping", "tokens") as progress:
         losses = score_rows(loaded.model, encoded, advanced=progress)
-    for row, loss in zip(encoded.rows, losses, strict=True):
-        found.setdefault(int(row.conversation_id), []).append(math.exp(-loss.nats))
+    places = (int(row.conversation_id) for row in encoded.rows)
+    found = grouped(zip(places, (math.exp(-loss.nats) for loss in losses), strict=True))
     return [
         min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(point.answers) > 0 else None
         for place, point in enumerate(points)
