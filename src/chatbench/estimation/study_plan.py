@@ -230,10 +230,7 @@ def divide(design: Design, people: int, trained_on: int) -> tuple[Division, Divi
 
     def division(training: int) -> Division:
         known = most * (trained_on + training) / (trained_on + training + half) if most > 0 else 0.0
-        then = Design(
-            design.components, design.questions, design.answers_per_person,
-            min(1.0, math.sqrt(known / design.components.total)),
-        )  # fmt: skip
+        then = replace(design, correlation=min(1.0, math.sqrt(known / design.components.total)))
         return Division(training, people - training, then.half_width(people - training))
 
     return min(map(division, range(people - 1)), key=lambda each: each.half_width), division(0)

@@ -145,17 +145,16 @@ def split_metrics(
         metrics += chat_metrics(simulation.chats, simulation.predictor)
     without_people: dict[MetricKey, QuestionValues] = {}
     for simulation in alone:
-        metrics += [
-            each for each in chat_metrics(simulation.chats, simulation.predictor) if each.assistant != EVERY_ASSISTANT
-        ]
+        predictor = simulation.predictor
+        metrics += [each for each in chat_metrics(simulation.chats, predictor) if each.assistant != EVERY_ASSISTANT]
         by_question = predictions(_complete_outcomes(study, simulation))
         for name in assistants_of(by_question):
             values = {question_id: found.accuracy for (question_id, _), found in _with(by_question, name).items()}
-            without_people[name, simulation.predictor, "accuracy"] = values
+            without_people[name, predictor, "accuracy"] = values
             metrics += [
                 MetricValue(name, PEOPLE, "accuracy", NO_HUMAN_ACCURACY),
-                MetricValue(name, simulation.predictor, "accuracy", mean_value(list(values.values()))),
-                MetricValue(name, simulation.predictor, "questions", len(values)),
+                MetricValue(name, predictor, "accuracy", mean_value([*values.values()])),
+                MetricValue(name, predictor, "questions", len(values)),
             ]
     # On a stratum only the simulators, the constant and the ceiling are scored.
     simulators = [p for s in simulations for p in (s.predictor, replace(s.predictor, invalid="dropped"))]
