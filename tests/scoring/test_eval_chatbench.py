@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,6 @@ from chatbench.report.tables import as_markdown, print_tables, score_grids, writ
 from chatbench.scoring.eval_chatbench import _incomplete, eval_chatbench
 from chatbench.scoring.score_files import as_csv, read_score_table
 from chatbench.scoring.score_table import Score, ScoreTable, comparable
-from chatbench.simulation.log import settings_path
 from chatbench.simulation.split_chats import read_chats
 
 
@@ -101,9 +101,12 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
 
 
 def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every_file(place: Workspace) -> None:
+    for split_id in ("split_0", "split_1"):  # a model per split is one simulator
+        write_log(place, split_id, model="other", prompted=endpoint(name=f"mine-{split_id}"))
+    assert str(eval_chatbench("other", workspace=place).simulator) == "simulator mine-{split} (two-step)"
+    shutil.rmtree(place.results)
     write_log(place, "split_0", prompted=endpoint())
     write_perplexity(place, "split_0", weights="those of a fine-tuned model of the same name")
-
     table = eval_chatbench("tiny", workspace=place)
     write_markdown(table, place)
 
@@ -124,26 +127,13 @@ def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every
 def test_two_prompted_simulators_under_one_name_have_different_signatures(
     place: Workspace, other: dict[str, object]
 ) -> None:
-    write_log(place, "split_0", prompted=endpoint())
-    first = eval_chatbench("tiny", workspace=place)
-    place.conversations("tiny", "split_0").unlink()
-    settings_path(place.conversations("tiny", "split_0")).unlink()
-    write_log(place, "split_0", prompted=endpoint(**other))
-    second = eval_chatbench("tiny", workspace=place)
+    tables = []
+    for each in (endpoint(), endpoint(**other)):
+        write_log(place, "split_0", prompted=each)
+        tables.append(eval_chatbench("tiny", workspace=place))
 
-    assert first.signature_id != second.signature_id
-    comparable([first, second])  # the simulator is what they differ in, so they may stand side by side
-
-
-def test_a_model_per_split_is_one_simulator_and_two_models_are_not_averaged(place: Workspace) -> None:
-    for split_id in ("split_0", "split_1"):
-        write_log(place, split_id, prompted=endpoint(name=f"mine-{split_id}"))
-    assert str(eval_chatbench("tiny", workspace=place).simulator) == "simulator mine-{split} (two-step)"
-
-    write_log(place, "split_1", model="other", prompted=endpoint())
-    write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
-    with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
-        eval_chatbench("other", workspace=place)
+    assert tables[0].signature_id != tables[1].signature_id
+    comparable(tables)  # the simulator is what they differ in, so they may stand side by side
 
 
 def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(place: Workspace) -> None:
@@ -250,30 +240,26 @@ def test_chats_with_assistants_that_a_split_was_trained_on_are_left_out_and_said
         assert [split for split in scored if tuple(place.split(split).held_out) == (name,)] == list(scored)
 
 
-def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
+def test_chats_that_are_missing_made_with_different_settings_or_of_other_splits_are_refused(
+    place: Workspace, tmp_path: Path
+) -> None:
     with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
         eval_chatbench("tiny", workspace=place)
     with pytest.raises(ChatbenchError, match="--split split_1"):
         eval_chatbench("tiny", workspace=place, splits=["split_1"])
-
-
-def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> None:
+    write_log(place, "split_0", temperature=1.0)
+    write_log(place, "split_1", temperature=0.5)
+    with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
+        eval_chatbench("tiny", workspace=place)
+    write_log(place, "split_1", model="other", prompted=endpoint())
+    write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
+    with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
+        eval_chatbench("other", workspace=place)
     # The question set is the same and only the seed differs: comparing the question set alone would let it pass.
-    place = prepared(tmp_path, seed=0)
-    write_log(place, "split_0")
-    prepared(tmp_path, seed=1)
-
+    place = prepared(tmp_path, seed=1)
     with pytest.raises(ChatbenchError, match="simulated on another split_0"):
         eval_chatbench("tiny", workspace=place)
     assert not (place.results / "scores").exists()
-
-
-def test_splits_simulated_with_different_decoding_are_not_averaged(place: Workspace) -> None:
-    write_log(place, "split_0", temperature=1.0)
-    write_log(place, "split_1", temperature=0.5)
-
-    with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
-        eval_chatbench("tiny", workspace=place)
 
 
 def test_perplexities_join_the_table_if_they_are_of_the_same_examples_and_model(place: Workspace) -> None:
@@ -294,19 +280,13 @@ def test_perplexities_join_the_table_if_they_are_of_the_same_examples_and_model(
         eval_chatbench("tiny", workspace=place)
 
 
-def two_models(place: Workspace) -> list[ScoreTable]:
-    tables = []
-    for model in ("tiny", "distilgpt2"):
-        for split_id in ("split_0", "split_1"):
-            write_log(place, split_id, model=model)
-        tables.append(eval_chatbench(model, workspace=place))
-    return tables
-
-
 def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once_and_on_other_data_in_none(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = two_models(place)
+    for split_id in ("split_0", "split_1"):
+        for model in ("tiny", "distilgpt2"):
+            write_log(place, split_id, model=model)
+    first, second = (eval_chatbench(model, workspace=place) for model in ("tiny", "distilgpt2"))
     grid = score_grids([first, second])[0]
     names = [row[0] for row in grid.rows]
     assert grid.header == ("", "gpt-4o", "llama-3.1-8b", "mean of assistants", "all pairs")
