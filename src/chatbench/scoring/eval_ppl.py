@@ -63,7 +63,7 @@ class ScoredTurn:
 
     def __post_init__(self) -> None:
         if len(self.texts) != len(self.nats):
-            raise ValueError(f"{len(self.texts)} texts, {len(self.nats)} nats")
+            raise ValueError("as many texts as nats")
 
 
 _TURN = TypeAdapter(ScoredTurn)
@@ -104,10 +104,9 @@ def read_scored_turns(path: Path, origin: Mapping[str, object], fix: str) -> Ite
         try:
             yield _TURN.validate_python(row)
         except ValidationError as error:
-            key, what, _ = first_problem(error)
-            raise ChatbenchError(
-                f"{path}, line {number}, key {key!r}: {what}", expected="a scored turn", fix=fix
-            ) from error
+            key, what, wanted = first_problem(error)
+            where = f"{path}, line {number}, key {key!r}"
+            raise ChatbenchError(f"{where}: {what}", expected=f"a scored turn with {wanted}", fix=fix) from error
 
 
 def scored_turns(
