@@ -12,7 +12,7 @@ wrote followed by the end marker.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -126,17 +126,14 @@ def scored_turns(
 
     pieces = TokenPieces(tokenizer)
     seen: Counter[str] = Counter()  # examples so far, by conversation
-    fitting = iter(zip(encoded.rows, encoded.examples, range(len(encoded.rows)), strict=True))
-    following = next(fitting, None)
+    fitting = deque(zip(encoded.rows, encoded.examples, range(len(encoded.rows)), strict=True))
     for row in rows:
         turn = seen[row.conversation_id]
         seen[row.conversation_id] += 1
-        if following is None or _key(following[0]) != _key(row):
-            continue
-        _, example, place = following
-        scored = pieces.scored(example.completion, nats[place], row.completion)
-        yield ScoredTurn(row.conversation_id, turn, scored.texts, scored.nats)
-        following = next(fitting, None)
+        if fitting and _key(fitting[0][0]) == _key(row):
+            _, example, place = fitting.popleft()
+            scored = pieces.scored(example.completion, nats[place], row.completion)
+            yield ScoredTurn(row.conversation_id, turn, scored.texts, scored.nats)
 
 
 def _key(row: ExampleRow) -> tuple[str, str, str]:
