@@ -26,17 +26,20 @@ from chatbench.metrics.text import (
 )
 
 
-def test_each_token_weighs_the_same_not_each_example_and_a_uniform_guess_among_v_has_perplexity_v() -> None:
-    # A mean over examples of their perplexities would give 5, of their mean losses 4: the likely mistakes.
-    short, long = TokenLoss(math.log(2), 1, 1), TokenLoss(3 * math.log(8), 3, 1)
-
-    assert summarise([short, long]).perplexity == pytest.approx(2**2.5)
-    assert summarise([TokenLoss(7 * math.log(320), 7, 1)]).perplexity == pytest.approx(320)
-
-
-def test_bits_per_byte_divides_by_bytes_not_by_characters_or_tokens() -> None:
-    # "né" is 2 characters and 3 bytes; 6 bits over 3 bytes.
-    assert summarise([TokenLoss(6 * math.log(2), 1, len("né".encode()))]).bits_per_byte == pytest.approx(2.0)
+@pytest.mark.parametrize(
+    ("losses", "metric", "expected"),
+    [
+        # A mean over examples of their perplexities would give 5, of their mean losses 4: the likely mistakes.
+        ([TokenLoss(math.log(2), 1, 1), TokenLoss(3 * math.log(8), 3, 1)], "perplexity", 2**2.5),
+        ([TokenLoss(7 * math.log(320), 7, 1)], "perplexity", 320),  # a uniform guess among v has perplexity v
+        # "né" is 2 characters and 3 bytes; 6 bits over 3 bytes.
+        ([TokenLoss(6 * math.log(2), 1, len("né".encode()))], "bits_per_byte", 2),
+    ],
+)
+def test_each_token_weighs_the_same_and_bits_are_per_byte(
+    losses: list[TokenLoss], metric: str, expected: float
+) -> None:
+    assert getattr(summarise(losses), metric) == pytest.approx(expected)
 
 
 def test_the_order_of_examples_does_not_show_in_the_last_digit() -> None:
@@ -77,30 +80,6 @@ def random_texts(count: int, seed: int) -> list[str]:
     """
     draw = random.Random(seed)
     return [" ".join(draw.choices(PIECES.split(" "), k=draw.randint(0, 25))).strip() for _ in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("hypotheses", "references", "expected"),
-    [
-        # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; equal length, so no penalty.
-        (["the cat sat on the mat"], ["the cat sat on a mat"], (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
-        # All n-grams match, 4 tokens stand against 6: only the brevity penalty exp(1 - 6/4) is left.
-        (["the cat sat on"], ["the cat sat on a mat"], math.exp(-0.5)),
-        # A penalty with the ratio upside down would shrink that of a long hypothesis.
-        (["the cat sat on a mat"], ["the cat sat on"], (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
-        (["a b c x"], ["a b c y"], 0.0),  # no four-gram matches: not smoothed
-        # One corpus, one pair of which matches and the other, longer one not at all: no mean of sentences' scores.
-        (["a b c d e", "p q r s t u v"], ["a b c d e"], (5 / 12 * 4 / 10 * 3 / 8 * 2 / 6) ** 0.25),
-        ([""], [""], 0.0),
-    ],
-)
-def test_bleu_worked_by_hand(hypotheses: list[str], references: list[str], expected: float) -> None:
-    assert overlap(hypotheses, references).bleu == pytest.approx(expected)
-
-
-def test_a_repeated_word_is_matched_no_more_often_than_the_reference_has_it() -> None:
-    # Without clipping all 7 would match.
-    assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
 
 
 def test_bleu_equals_sacrebleu_on_any_text_and_so_do_its_figure_and_signature() -> None:
@@ -146,6 +125,8 @@ def test_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
 
     assert (scored.rouge1, scored.rougeL) == (0.25, 0.25)
     assert scored.bleu == pytest.approx((4 / 8) ** 0.25 * (3 / 6) ** 0.25 * (2 / 4) ** 0.25 * (1 / 2) ** 0.25)
+    # A repeated word is matched no more often than the reference has it: without clipping all 7 would match.
+    assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
     with pytest.raises(ValueError, match="no pair among 0 hypotheses"):
         overlap([], ["a"])
 
@@ -163,10 +144,20 @@ def test_texts_are_tokenised(tokens: Tokenizer, text: str, expected: str) -> Non
     assert list(tokens(text)) == expected.split()
 
 
-# Hypotheses, references, and the value of `bleu` of the `evaluate` package over all pairs: its metrics/bleu/bleu.py,
-# nmt_bleu.py and tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
-OF_EVALUATE = [
-    (["the cat sat on the mat"], ["the cat sat on a mat"], 0.537284965911771),
+# Hypotheses, references, and BLEU over all pairs, by hand.
+BLEU_OF = [
+    # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; equal length, so no penalty.
+    (["the cat sat on the mat"], ["the cat sat on a mat"], (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
+    # All n-grams match, 4 tokens stand against 6: only the brevity penalty exp(1 - 6/4) is left.
+    (["the cat sat on"], ["the cat sat on a mat"], math.exp(-0.5)),
+    # A penalty with the ratio upside down would shrink that of a long hypothesis.
+    (["the cat sat on a mat"], ["the cat sat on"], (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
+    (["a b c x"], ["a b c y"], 0.0),  # no four-gram matches: not smoothed
+    # One corpus, one pair of which matches and the other, longer one not at all: no mean of sentences' scores.
+    (["a b c d e", "p q r s t u v"], ["a b c d e"], (5 / 12 * 4 / 10 * 3 / 8 * 2 / 6) ** 0.25),
+    ([""], [""], 0.0),
+    # From here on the value of `bleu` of the `evaluate` package: its metrics/bleu/bleu.py, nmt_bleu.py and
+    # tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
     (
         ["If 3 boxes hold 14 pens each, how many pens are there? A. 17 B. 42", "how many pens in 3 boxes"],
         [
@@ -195,14 +186,14 @@ OF_EVALUATE = [
 ]
 
 
-@pytest.mark.parametrize(("hypotheses", "references", "expected"), OF_EVALUATE)
-def test_bleu_has_the_values_of_the_evaluate_package(
+@pytest.mark.parametrize(("hypotheses", "references", "expected"), BLEU_OF)
+def test_bleu_is_that_worked_by_hand_and_of_the_evaluate_package(
     hypotheses: list[str], references: list[str], expected: float
 ) -> None:
     assert overlap(hypotheses, references).bleu == pytest.approx(expected, abs=1e-9)
 
 
-TEXTS = [(one, other) for one, other, _ in OF_EVALUATE] + [(random_texts(12, seed=3), random_texts(10, seed=4))]
+TEXTS = [(one, other) for one, other, _ in BLEU_OF] + [(random_texts(12, seed=3), random_texts(10, seed=4))]
 
 
 @pytest.mark.parametrize(("hypotheses", "references"), TEXTS)
