@@ -96,13 +96,6 @@ def test_a_mean_over_assistants_is_undefined_where_one_of_them_is_and_percentage
         QuestionAccuracy("q", "gpt", human=55.0, simulated=0.5, n_human=1, n_simulated=1)
 
 
-def test_calibration_error_lies_between_bias_and_mean_absolute_error() -> None:
-    draw = random.Random(9)
-    for _ in range(100):
-        found = agreement([draw.randint(0, 9) / 9 for _ in range(20)], [draw.randint(0, 10) / 10 for _ in range(20)])
-        assert abs(found["bias"]) - 1e-12 <= found["ece"] <= found["mae"] + 1e-12  # type: ignore[arg-type, operator]
-
-
 def one_by_one(human: Array, simulated: Array, weights: Array) -> dict[str, Value]:
     """A replicate written out, each pair as often as it was drawn; correlations are scipy's."""
     drawn = np.repeat(np.arange(len(human)), weights.astype(int))
@@ -144,6 +137,8 @@ def test_plain_and_corrected_errors_of_four_splits_worked_by_hand() -> None:
     sd = (20 / 3) ** 0.5
 
     assert (estimate.mean, estimate.n) == (5.0, 4)
+    assert standard_deviation([2.0, 4.0, 6.0, 8.0]) == pytest.approx(sd)
+    assert standard_deviation([1.0]) == Undefined("1 value, 2 are needed")
     assert estimate.standard_error == pytest.approx(sd / 2)  # ddof 0 would give sqrt(5)/2
     assert estimate.corrected_error == pytest.approx(sd * (1 / 4 + 40 / 60) ** 0.5)
 
@@ -166,8 +161,3 @@ def test_what_a_split_lacks_is_undefined_and_counted(
     values: list[Value], train_questions: float, expected: Estimate
 ) -> None:
     assert over_splits(values, train_questions=train_questions, test_questions=4) == expected
-
-
-def test_standard_deviation_of_one_value_is_undefined() -> None:
-    assert standard_deviation([1.0]) == Undefined("1 value, 2 are needed")
-    assert standard_deviation([1.0, 3.0]) == pytest.approx(2**0.5)

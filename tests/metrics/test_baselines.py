@@ -16,7 +16,6 @@ from chatbench.metrics.baselines import (
     halve,
     published,
     regression_predictions,
-    spearman_brown,
 )
 from chatbench.metrics.names import CONSTANT, FINE_TUNED, REGRESSION, USER_ALONE, ai_alone
 from chatbench.metrics.pairs import Pair, Prediction
@@ -94,12 +93,6 @@ def cells(right: list[int], people: int) -> dict[Pair, Prediction]:
 def number(value: Value) -> float:
     assert isinstance(value, float)
     return value
-
-
-def test_spearman_brown_turns_the_reliability_of_a_half_into_that_of_the_whole() -> None:
-    # True variance 1, noise 2 of a half: r = 1/3. Twice the people, noise 1: 1/2.
-    assert spearman_brown(1 / 3, 2) == pytest.approx(1 / 2)
-    assert spearman_brown(1 / 2, 1 / 2) == pytest.approx(1 / 3)
 
 
 def test_halves_hold_different_people_and_miss_at_most_one() -> None:
