@@ -34,10 +34,8 @@ def test_the_mean_error_is_added_and_the_spread_of_errors_makes_the_interval() -
     found = predict({"q1": 0.4, "q2": 0.4}, THREE)
 
     assert isinstance(found, Predicted)
-    assert found.estimate.value == pytest.approx(0.5)
-    half = 4.3027 * (0.01 * 4 / 3) ** 0.5
-    assert found.estimate.low == pytest.approx(0.5 - half, abs=1e-4)
-    assert found.estimate.high == pytest.approx(0.5 + half, abs=1e-4)
+    one, half = found.estimate, 4.3027 * (0.01 * 4 / 3) ** 0.5
+    assert (one.low, one.value, one.high) == pytest.approx((0.5 - half, 0.5, 0.5 + half), abs=1e-4)
 
 
 def test_the_parts_of_the_variance_add_up() -> None:
@@ -47,10 +45,9 @@ def test_the_parts_of_the_variance_add_up() -> None:
     assert isinstance(found, Predicted)
     parts = found.variance_by_cause
     assert sum(parts.values()) == pytest.approx(found.estimate.standard_error**2)
-    assert parts["people"] == pytest.approx(0.004)
-    assert parts["simulated chats"] == pytest.approx(0.0018)
-    assert parts["questions"] == pytest.approx(0.02 / 2 - 0.001)
-    assert parts["simulator on a new assistant"] == pytest.approx(0.04 / 3 - 0.004 - 0.0008)
+    named = ("people", "simulated chats", "questions", "simulator on a new assistant")
+    expected = (0.004, 0.0018, 0.02 / 2 - 0.001, 0.04 / 3 - 0.004 - 0.0008)
+    assert parts == pytest.approx(dict(zip(named, expected, strict=True)))
 
 
 def test_new_questions_add_the_spread_of_the_errors_over_the_old_ones() -> None:

@@ -24,16 +24,8 @@ CELL = ("elementary_mathematics-redux-4", "gpt-4o")
 
 def chat(index: int, termination: str, expected: float | None, reason: str = "") -> SimulatedConversation:
     letter = "B" if termination in ("answered", "forced") else None
-    return SimulatedConversation(
-        f"{index}",
-        *CELL,
-        index,
-        (),
-        termination,
-        reason,
-        letter=letter,
-        expected_correct=expected,  # type: ignore[arg-type]
-    )
+    end = {"termination": termination, "reason": reason, "letter": letter, "expected_correct": expected}
+    return SimulatedConversation(f"{index}", *CELL, index, (), **end)  # type: ignore[arg-type]
 
 
 def test_each_answer_counts_with_its_probability_and_a_chat_without_one_as_wrong() -> None:
