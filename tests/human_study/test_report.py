@@ -14,15 +14,15 @@ from tests.support.study_files import REPOSITORY, question, shared_data, tiny_fo
 
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Study, Turn
 from chatbench.data.open_study import open_study
-from chatbench.human_study.accuracy import AccuracyRow, Case, Group, Mean, advice_rows, mirror_rows, rate
+from chatbench.human_study.accuracy import AccuracyRow, Case, Group, Mean, Rate, advice_rows, mirror_rows, rate
 from chatbench.human_study.regression import mixed_effects
 from chatbench.human_study.report import StudyReport, study_footnotes, study_grids, study_report
 from chatbench.human_study.report import study as step
 from chatbench.metrics.agreement import Undefined
 from chatbench.report.grids import markdown
-from chatbench.sample.participants import STUDY_HABITS, draw_person
+from chatbench.sample.participants import STUDY_HABITS, answer_alone, draw_person
 from chatbench.sample.participants import chat as hold_chat
-from chatbench.sample.study import SampleSettings, SampleStudy, make_sample
+from chatbench.sample.study import SampleSettings, SampleStudy, letter_only_chance, make_sample
 
 QUESTIONS = [question(number) for number in range(4)]
 
@@ -215,17 +215,21 @@ def report(sample: SampleStudy) -> StudyReport:
     return study_report(sample.study)
 
 
-def holds(mean: Mean, truth: float, error_of_truth: float) -> bool:
+def holds(mean: Mean | Rate, truth: float, error_of_truth: float = 0.0) -> bool:
     assert isinstance(mean.value, float)
     assert isinstance(mean.standard_error, float)
     return abs(mean.value - truth) < SURE * math.hypot(mean.standard_error, error_of_truth)
 
 
-def test_user_ai_accuracy_and_the_gap_between_assistants_are_recovered(
+def test_letter_only_and_user_ai_accuracy_and_the_gap_between_assistants_are_recovered(
     sample: SampleStudy, report: StudyReport
 ) -> None:
     rng, truth = Random(7), {}
-    for name in sample.study.assistants:  # 60 fresh people per question who chat at once
+    for name in sample.study.assistants:
+        chances = [letter_only_chance(p, name, "letter_only_few_shot") for p in sample.problems.values()]
+        alone = 0.98 * sum(chances) / len(chances)  # 2 % of the replies are invalid
+        assert holds(row_of(report, "AI alone, letter_only_few_shot", name, "").accuracy, alone)
+        # 60 fresh people per question who chat at once
         right = [
             [
                 hold_chat(draw_person("", STUDY_HABITS, rng), problem, name, STUDY_HABITS, rng).letter
@@ -256,6 +260,21 @@ def test_the_regression_of_answers_alone_recovers_difficulty_and_ability(
         assert spread.interval[0] < truth < spread.interval[1]
     # Errors that treat effects as independent would be less than half of this.
     assert fit.effects[0].standard_error > 0.1
+
+
+def test_corrected_and_misled_rates_are_recovered(sample: SampleStudy, report: StudyReport) -> None:
+    rng, counts = Random(3), {True: [0, 0], False: [0, 0]}
+    for problem in sample.problems.values():
+        for _ in range(40):
+            person = draw_person("", STUDY_HABITS, rng)
+            own = answer_alone(person, problem, rng)
+            after = hold_chat(person, problem, "scripted-strong", STUDY_HABITS, rng, own).letter
+            before_right = own == problem.question.answer
+            counts[before_right][0] += (after == problem.question.answer) != before_right
+            counts[before_right][1] += 1
+    row = next(row for row in report.advice if row.assistant == "scripted-strong")
+    for found, (yes, cases) in ((row.corrected, counts[False]), (row.misled, counts[True])):
+        assert holds(found, yes / cases, 0.02)
 
 
 # Files
