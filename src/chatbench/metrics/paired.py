@@ -51,12 +51,12 @@ from chatbench.metrics.resampling import (
     Rows,
     as_observed,
     degrees_of_freedom,
-    excess,
     fewest_questions,
     human_rows,
     interval,
     mean_over_splits,
     mean_replicates,
+    person_variance,
     questions_drawn,
     replicate_rows,
     rows_by_assistant,
@@ -107,13 +107,7 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
     both = [tuple(draws.predictor_pairs(split.human, side) for side in (split.first, split.second)) for split in splits]
     observed = _by_split(both, lambda pairs: replicate_rows(pairs, as_observed))
     resampled = _difference(both, lambda pairs: replicate_rows(pairs, partial(questions_drawn, draws)))
-    extra: dict[tuple[str, str], float] = {}
-    if draws.shares_people:
-        people, answers = (
-            _difference(both, partial(human_rows, accuracies=accuracies))
-            for accuracies in (draws.accuracies_by_worker, draws.accuracies_by_answer)
-        )
-        extra = {row: excess(draws, people[row], answers[row]) for row in people}
+    extra = person_variance(draws, lambda human: _difference(both, lambda pairs: human_rows(pairs, human)))
     exchanged = rows_over_splits(
         [rows_by_assistant(one, partial(_differences, one, two, draws.exchanges[:, one.question])) for one, two in both]
     )

@@ -288,7 +288,7 @@ Bound = Interval | Undefined
 def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Bound]:
     """Interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
     drawn = replicate_rows(splits, partial(questions_drawn, draws))
-    extra = person_variance(draws, splits)
+    extra = person_variance(draws, partial(human_rows, splits))
     observed = replicate_rows(splits, as_observed)
     questions = {name: fewest_questions(splits, name) for name, _ in observed}
     return {
@@ -317,14 +317,17 @@ def questions_drawn(draws: Draws, _split: int, pairs: PredictorPairs) -> Drawn:
     return pairs.human[None], pairs.simulated[None], draws.question_weights[:, pairs.question]
 
 
-def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], float]:
+def person_variance(draws: Draws, rows_of: Callable[[Array], Rows]) -> dict[tuple[str, str], float]:
     """max(0, V(people) - V(answers)) of every metric: the effect of one person answering several questions.
 
     Empty if nobody answered twice.
+
+    Args:
+        rows_of: every metric from resampled human accuracies, as `human_rows`.
     """
     if not draws.shares_people:
         return {}
-    people, answers = human_rows(splits, draws.accuracies_by_worker), human_rows(splits, draws.accuracies_by_answer)
+    people, answers = map(rows_of, (draws.accuracies_by_worker, draws.accuracies_by_answer))
     return {row: excess(draws, people[row], answers[row]) for row in people}
 
 

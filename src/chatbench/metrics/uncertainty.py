@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -91,7 +92,8 @@ def predictor_spreads(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tu
         return pairs.human[None], again, np.ones_like(again)
 
     values = [jackknife_values(pairs) for pairs in splits]
-    people, ties = human_rows(splits, draws.accuracies_of_people), person_variance(draws, splits)
+    human = partial(human_rows, splits)
+    people, ties = human(draws.accuracies_of_people), person_variance(draws, human)
     return {
         row: spread(
             [split[row] for split in values if row in split],
