@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from chatbench.metrics.agreement import Undefined, Value, batch_agreement
+from chatbench.metrics.agreement import Undefined, batch_agreement
 from chatbench.metrics.baselines import CEILING_METRICS, ceilings, halve
 from chatbench.metrics.pairs import Pair, Prediction, human_outcomes, predictions
 from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
@@ -15,11 +15,6 @@ from chatbench.sample.study import SampleSettings, make_sample, true_accuracy
 
 def cells(right: list[int], people: int) -> dict[Pair, Prediction]:
     return {(f"q{i}", "gpt"): Prediction(r / people, people) for i, r in enumerate(right)}
-
-
-def number(value: Value) -> float:
-    assert isinstance(value, float)
-    return value
 
 
 def test_halves_hold_different_people_and_miss_at_most_one() -> None:
@@ -50,9 +45,9 @@ def test_people_who_always_agree_leave_no_noise_and_those_who_never_do_no_correl
     # Exactly half right everywhere: the more one half has, the fewer the other; a ceiling of 0 would hide that.
     (apart,) = ceilings(cells([5, 5, 5, 5], 10), [10], seed=0)
 
-    assert [number(alike[metric]) for metric in ("pearson", "mae", "ece")] == pytest.approx([1, 0, 0])
+    assert [alike[metric] for metric in ("pearson", "mae", "ece")] == pytest.approx([1, 0, 0])
     assert isinstance(apart["pearson"], Undefined)
-    assert number(apart["mae"]) > 0.1
+    assert apart["mae"] > 0.1
 
 
 def test_the_ceilings_of_simulated_people_are_what_perfect_simulators_reach() -> None:
@@ -69,9 +64,9 @@ def test_the_ceilings_of_simulated_people_are_what_perfect_simulators_reach() ->
     # Without Spearman-Brown the limited correlation would be that of halves, 0.1 lower.
     for metric in CEILING_METRICS:
         tolerance = 0.02 if metric in ("pearson", "spearman") else 0.006
-        assert number(limited[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
+        assert limited[metric] == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
         if metric in ("pearson", "mae", "rmse"):
-            assert number(unlimited[metric]) == pytest.approx(float(perfect[metric][0]), abs=tolerance), metric
+            assert unlimited[metric] == pytest.approx(float(perfect[metric][0]), abs=tolerance), metric
 
 
 def test_the_ceiling_of_the_sample_study_is_right() -> None:
@@ -90,7 +85,7 @@ def test_the_ceiling_of_the_sample_study_is_right() -> None:
         (limited, known, {"pearson": 0.07, "mae": 0.02, "ece": 0.02}), (unlimited, best, {"pearson": 0.05, "mae": 0.02})
     ):  # fmt: skip
         for metric, tolerance in tolerances.items():
-            assert number(found[metric]) == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
+            assert found[metric] == pytest.approx(float(truth[metric].mean()), abs=tolerance), metric
 
 
 def test_equal_seeds_give_equal_ceilings() -> None:

@@ -37,16 +37,6 @@ def differences(
     return paired_differences(Draws(splits[0].human, answers, Resampling(replicates)), splits)
 
 
-def number(value: object) -> float:
-    assert isinstance(value, float)
-    return value
-
-
-def interval(found: PairedDifference) -> Interval:
-    assert isinstance(found.interval, Interval)
-    return found.interval
-
-
 def test_differences_are_first_minus_second_on_the_cells_of_both() -> None:
     # The second lacks the last question.
     found = differences([0.2, 0.4, 0.9, 0.6], [0.2, 0.5, 0.5, 0.6], [0.5, 0.5, 0.5], 200)["gpt", "mae"]
@@ -73,7 +63,7 @@ def test_what_is_hard_about_questions_cancels() -> None:
     second = human + off + np.where(rng.random(30) < 0.5, 0.05, 0.06)
     found = differences(human, human + off, second)["gpt", "mae"]
 
-    assert interval(found).high - interval(found).low < 0.01  # unpaired it would be about 0.15
+    assert found.interval.high - found.interval.low < 0.01  # unpaired it would be about 0.15
     assert found.p == pytest.approx(1 / 2001)
 
 
@@ -105,10 +95,10 @@ def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
     first, second, poor = (np.clip(human + rng.normal(0, sd, 60), 0.4, 1) for sd in (0.05, 0.05, 0.12))
     equal, worse = (differences(human, first, other - 0.4, 500) for other in (second, poor))
 
-    assert number(equal["gpt", "pearson"].p) > 0.05
+    assert equal["gpt", "pearson"].p > 0.05
     assert equal["gpt", "mae"].p == pytest.approx(1 / 501)
-    assert number(worse["gpt", "pearson"].p) < 0.02
-    assert number(worse["gpt", "spearman"].p) < 0.02
+    assert worse["gpt", "pearson"].p < 0.02
+    assert worse["gpt", "spearman"].p < 0.02
 
 
 def test_a_few_able_people_do_not_decide_between_two_simulators() -> None:
@@ -122,8 +112,8 @@ def test_a_few_able_people_do_not_decide_between_two_simulators() -> None:
     strangers, found = (differences(*accurate, 1000, of)["gpt", "mae"] for of in ((), answers))
 
     assert strangers.p == pytest.approx(1 / 1001)
-    assert interval(found).low < 0 < interval(found).high
-    assert number(found.p) > 0.05  # as the interval says
+    assert found.interval.low < 0 < found.interval.high
+    assert found.p > 0.05  # as the interval says
 
 
 def test_differences_of_correlations_stay_within_two() -> None:
@@ -131,7 +121,7 @@ def test_differences_of_correlations_stay_within_two() -> None:
     draws = Draws(accuracies(human), (), Resampling(200, confidence=0.9999))
     splits = [paired_split(accuracies(human), accuracies(human), accuracies([0.9, 0.5, 0.4, 0.3, 0.2]))]
 
-    assert interval(paired_differences(draws, splits)["gpt", "pearson"]).high == 2.0
+    assert paired_differences(draws, splits)["gpt", "pearson"].interval.high == 2.0
 
 
 def test_equally_good_simulators_differ_significantly_no_more_often_than_they_should() -> None:

@@ -55,17 +55,12 @@ def intervals_of(
     return predictor_intervals(draws, pairs)
 
 
-def known(bound: Bound) -> Interval:
-    assert isinstance(bound, Interval), bound
-    return bound
-
-
 def test_the_interval_of_a_mean_is_student_s() -> None:
     # A bias is a mean of differences: +- t(n-1) sd / sqrt(n). The plain bootstrap's spread is smaller by sqrt((n-1)/n).
     rng = np.random.default_rng(1)
     human, simulated = rng.random(12), rng.random(12)
     difference = simulated - human
-    found = known(intervals_of([cells(human, simulated)], Resampling(20_000))["gpt", "bias"])
+    found = intervals_of([cells(human, simulated)], Resampling(20_000))["gpt", "bias"]
     error = float(difference.std(ddof=1)) / math.sqrt(12)
 
     assert found.standard_error == pytest.approx(error, rel=0.02)
@@ -78,24 +73,24 @@ def test_the_interval_of_a_mean_is_student_s() -> None:
 def test_a_question_held_out_twice_counts_as_one_question() -> None:
     # The same split twice has the same mean and holds no more questions: its interval must not shrink by sqrt(2).
     one = drawn(2, 30)
-    once, twice = (known(intervals_of(splits)["all", "mae"]) for splits in ([one], [one, one]))
+    once, twice = (intervals_of(splits)["all", "mae"] for splits in ([one], [one, one]))
 
     assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
-    assert known(intervals_of([one, drawn(3, 30, start=30)])["all", "mae"]).standard_error < 0.9 * once.standard_error
+    assert intervals_of([one, drawn(3, 30, start=30)])["all", "mae"].standard_error < 0.9 * once.standard_error
 
 
 def test_both_assistants_of_a_question_are_drawn_together() -> None:
     # Two assistants with the same accuracies are no second sample of questions: the pooled error is that of one.
     one = drawn(3, 40)
 
-    pooled = known(intervals_of([with_assistant(one, "twin")])["all", "mae"])
-    assert pooled.standard_error == pytest.approx(known(intervals_of([one])["gpt", "mae"]).standard_error, rel=1e-9)
+    pooled = intervals_of([with_assistant(one, "twin")])["all", "mae"]
+    assert pooled.standard_error == pytest.approx(intervals_of([one])["gpt", "mae"].standard_error, rel=1e-9)
 
 
 def test_correlations_stay_within_one_and_are_longer_towards_zero() -> None:
     rng = np.random.default_rng(4)
     human = rng.random(15)
-    found = known(intervals_of([cells(human, np.clip(human + rng.normal(0, 0.1, 15), 0, 1))])["gpt", "pearson"])
+    found = intervals_of([cells(human, np.clip(human + rng.normal(0, 0.1, 15), 0, 1))])["gpt", "pearson"]
 
     assert found.low < found.high < 1
     middle = math.tanh((math.atanh(found.low) + math.atanh(found.high)) / 2)
@@ -117,7 +112,7 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
     # Six people answer all 40 questions; three are always right, three never: accuracy is 0.5 everywhere, so questions
     # alone show no spread, but other six people would have given anything from 0.1 to 0.9.
     split = cells([0.5] * 40, np.random.default_rng(5).random(40), people=6)
-    alone, clustered = (known(intervals_of([split], Resampling(1000), of)["gpt", "bias"]) for of in ((), SIX))
+    alone, clustered = (intervals_of([split], Resampling(1000), of)["gpt", "bias"] for of in ((), SIX))
 
     assert alone.standard_error < 0.06
     assert clustered.standard_error == pytest.approx(0.5 / math.sqrt(5), rel=0.07)  # the unbiased variance of six means
@@ -198,7 +193,7 @@ def test_a_mean_over_questions_has_the_interval_of_its_questions() -> None:
     rng = np.random.default_rng(7)
     values = {f"q{i:03d}": float(v) for i, v in enumerate(rng.random(40))}
     draws = Draws([], (), Resampling(5000), held_out=list(values))
-    found = known(mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [values]})["all", FINE_TUNED, "bleu"])
+    found = mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [values]})["all", FINE_TUNED, "bleu"]
 
     assert found.standard_error == pytest.approx(float(np.std(list(values.values()), ddof=1)) / math.sqrt(40), rel=0.05)
     assert mean_intervals(draws, {("all", FINE_TUNED, "bleu"): [{}]}) == {}
@@ -213,19 +208,19 @@ def test_people_who_answer_many_questions_widen_the_interval_of_a_gap() -> None:
         ("gpt minus other", *of) for of in ((PEOPLE, "gap"), (FINE_TUNED, "gap_error"), (FINE_TUNED, "gap"))
     )
     found = mean_intervals(draws, {key: [values] for key in (people, error, own)})
-    alone = known(found[own]).standard_error
+    alone = found[own].standard_error
 
     assert alone < 0.06  # a simulator's own gap is not about people
     wide = math.sqrt(2 * 0.25 / 6 + alone**2)
-    assert known(found[people]).standard_error == pytest.approx(wide, rel=0.15)
-    assert known(found[error]).standard_error == known(found[people]).standard_error
+    assert found[people].standard_error == pytest.approx(wide, rel=0.15)
+    assert found[error].standard_error == found[people].standard_error
 
 
 def test_an_assistant_s_interval_has_the_degrees_of_freedom_of_its_own_questions() -> None:
     found = intervals_of([with_assistant(drawn(10, 40), "few", 4)])
     rows = ("gpt", "few", "all", "mean of assistants")
 
-    assert [known(found[row, "mae"]).questions for row in rows] == [40, 4, 40, 4]
+    assert [found[row, "mae"].questions for row in rows] == [40, 4, 40, 4]
 
 
 def test_equal_seeds_give_equal_intervals() -> None:

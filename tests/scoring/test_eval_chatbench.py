@@ -32,7 +32,7 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
-from chatbench.metrics.resampling import Interval, Resampling
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import _incomplete, eval_chatbench
 from chatbench.scoring.score_files import as_csv, read_score_table
@@ -163,7 +163,6 @@ def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(pl
     assert own[FINE_TUNED, "user_turns"] == 2
     assert own[BASE_MODEL, "accuracy"] == 0
     bound = after.uncertainty.intervals[""]["gpt-5", FINE_TUNED, "accuracy"]
-    assert isinstance(bound, Interval)
     assert bound.low <= own[FINE_TUNED, "accuracy"] <= bound.high  # type: ignore[operator]
     assert read_score_table(place.results / "scores", "tiny") == after
     [note] = [note for note in after.notes if "gpt-5" in note]
