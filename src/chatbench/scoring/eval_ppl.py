@@ -206,30 +206,23 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
     refuse_other_data(folder, record, train_file)
     rows = workspace.examples(split, "test")
+    from chatbench.models import loading
     from chatbench.models.encoding import form_of
-    from chatbench.models.loading import (
-        best_device,
-        inference_dtype,
-        load_tokenizer,
-        refuse_other_base,
-        tokenizer_hash,
-        weights_hash,
-    )
     from chatbench.models.run_record import run_lock
 
     base_source = base_of(model, record)
-    refuse_other_base(base_source, record)
+    loading.refuse_other_base(base_source, record)
     source = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
-    tokenizer, form = load_tokenizer(str(folder)), form_of(record)
+    tokenizer, form = loading.load_tokenizer(str(folder)), form_of(record)
     signature: dict[str, object] = {
         "protocol": PROTOCOL,
         "form": form.describe(tokenizer),
         "test_sha256": sha256_of(test_file),
         "examples": len(rows),
-        "weights": weights_hash(folder),
+        "weights": loading.weights_hash(folder),
         "base_weights": record["base_weights"],
-        "tokenizer": tokenizer_hash(tokenizer),
-        "dtype": str(inference_dtype(source, best_device())).removeprefix("torch."),
+        "tokenizer": loading.tokenizer_hash(tokenizer),
+        "dtype": str(loading.inference_dtype(source, loading.best_device())).removeprefix("torch."),
         "version": metadata.version("chatbench"),
     }
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
