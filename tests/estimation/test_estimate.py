@@ -82,9 +82,7 @@ def place(estimated: tuple[Workspace, Estimate], tmp_path: Path) -> Workspace:
     return Workspace(estimated[0].data, tmp_path / "results")
 
 
-def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_had_not_met(
-    estimated: tuple[Workspace, Estimate],
-) -> None:
+def test_the_estimate_corrects_the_error_on_assistants_not_met(estimated: tuple[Workspace, Estimate]) -> None:
     place, found = estimated
 
     # Simulators are right too often by 0.1 and -0.05, 0 or 0.05 by assistant; people with the new one by 0.55.
@@ -301,9 +299,7 @@ def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> 
     assert judged.signature["id"] != by_rule.signature["id"]
 
 
-def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeats_are_not(
-    place: Workspace, tmp_path: Path
-) -> None:
+def test_questions_that_share_only_an_id_with_the_study_s_are_refused(place: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     asked = place.study.questions.values()
     known = [each for each in asked if each.subset == next(iter(asked)).subset][:3]
@@ -320,9 +316,7 @@ def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeat
         assert f"question {known[0].id!r} differs from the study's question with this id" in error.found
 
 
-def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_error_is_refused_at_once(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # It was paid for all chats, said "undefined", and ended with code 0; its next command lacked --max-user-turns.
     two = by_assistant(tmp_path / "two", levels={"a": 0.4, "b": 0.5})
     for split in place.manifest.split_ids[:2]:
@@ -347,9 +341,7 @@ def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
         assert f"restore {place.estimate('tiny')}" in refused(place).fix
 
 
-def test_with_real_chats_fewer_than_three_assistants_are_undefined_and_say_why(
-    place: Workspace, tmp_path: Path
-) -> None:
+def test_with_real_chats_two_assistants_are_undefined_and_say_why(place: Workspace, tmp_path: Path) -> None:
     real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
     for split in place.manifest.split_ids[:2]:
         shutil.rmtree(place.conversations("tiny", split).parent)
@@ -366,9 +358,7 @@ def test_with_real_chats_fewer_than_three_assistants_are_undefined_and_say_why(
     assert isinstance(found.subsets[0].people, Rectified)
 
 
-def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spent_budget_is_no_estimate_and_continues(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def reply(_: Request) -> Reply:
         return Reply("reply of new.", tokens=10, prompt_tokens=10)
 
@@ -388,9 +378,7 @@ def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
     assert fresh(10**6).subsets[0].chats == 30 * 8 * 4
 
 
-def test_failed_chats_are_noted_and_the_same_command_tries_them_again(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_chats_are_noted_and_tried_again(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # An estimate from the chats that did not fail looked like one from all. Which ones fail is no chance.
     free, lost = made.said_by("new"), Failure("busy", transient=True)
     busy = replace(free, function=lambda asked: free.function(asked) if asked.seed % 4 else lost)
@@ -470,9 +458,7 @@ def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, m
     assert "the rest is enough for about " in "".join(said)
 
 
-def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_real_chats_cannot_be_joined(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = people("new", 0.55, 10, Random(7), "x")
     outcomes = module._outcomes
     asked = {answers[0].question_id, answers[1].question_id}
@@ -491,9 +477,7 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
         ("What about", "Why", "whose text differs from that simulated"),
     ],
 )
-def test_real_chats_that_do_not_fit_are_refused(
-    place: Workspace, tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_unfitting_real_chats_are_refused(place: Workspace, tmp_path: Path, old: str, new: str, said: str) -> None:
     path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 4, Random(1), "x"))
     path.write_text(path.read_text().replace(old, new))
     assert said in refused(place, people=path).found
@@ -523,9 +507,7 @@ def test_questions_that_are_none_are_refused_with_their_line(tmp_path: Path, tex
     assert said in str(caught.value)
 
 
-def test_the_table_of_held_out_assistants_has_a_row_for_each(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_held_out_assistant_has_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     table = importlib.import_module("estimate_table")
     study = made.study()

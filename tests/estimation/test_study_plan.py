@@ -110,9 +110,7 @@ def test_plans_that_cannot_be_are_refused(make: object, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_the_command_prints_people_and_costs_without_and_with_a_simulator(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_people_and_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from chatbench.cli import main
 
     plan = ["plan-study", "--components", "0.04,0.01,0.17", "--answers-per-person", "5", "--price", "2"]

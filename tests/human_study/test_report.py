@@ -193,9 +193,7 @@ INFINITE = "its effect has no finite estimate"
          f"all answers with a are right: {INFINITE}"),
     ],
 )  # fmt: skip
-def test_a_regression_that_cannot_be_says_why(
-    rows: list[Answer], columns: list[tuple[str, list[float]]], reason: str
-) -> None:
+def test_no_regression_says_why(rows: list[Answer], columns: list[tuple[str, list[float]]], reason: str) -> None:
     assert mixed_effects(rows, columns) == Undefined(reason)
 
 
@@ -219,9 +217,7 @@ def holds(mean: Mean | Rate, truth: float, error_of_truth: float = 0.0) -> bool:
     return abs(mean.value - truth) < SURE * math.hypot(mean.standard_error, error_of_truth)
 
 
-def test_letter_only_and_user_ai_accuracy_and_the_gap_between_assistants_are_recovered(
-    sample: SampleStudy, report: StudyReport
-) -> None:
+def test_accuracies_and_the_gap_between_assistants_are_recovered(sample: SampleStudy, report: StudyReport) -> None:
     rng, truth = Random(7), {}
     for name in sample.study.assistants:
         chances = [letter_only_chance(p, name, "letter_only_few_shot") for p in sample.problems.values()]
@@ -243,9 +239,7 @@ def test_letter_only_and_user_ai_accuracy_and_the_gap_between_assistants_are_rec
     assert holds(gap.difference, truth[gap.first] - truth[gap.second], 0.01)
 
 
-def test_the_regression_of_answers_alone_recovers_difficulty_and_ability(
-    sample: SampleStudy, report: StudyReport
-) -> None:
+def test_the_regression_recovers_difficulty_and_ability(sample: SampleStudy, report: StudyReport) -> None:
     # By construction log odds = ability - difficulty with abilities of standard deviation 1.
     fit = next(one.fit for one in report.regressions if one.method == "user alone")
     difficulty = np.array([problem.difficulty for problem in sample.problems.values()])

@@ -60,9 +60,7 @@ def test_metrics_worked_by_hand(human: list[float], simulated: list[float], expe
         ([], [], "0 questions, 3 are needed", Undefined("no question is left")),
     ],
 )
-def test_what_has_no_value_has_a_reason(
-    human: list[float], simulated: list[float], correlation: str, error: Value
-) -> None:
+def test_no_value_has_a_reason(human: list[float], simulated: list[float], correlation: str, error: Value) -> None:
     found = agreement(human, simulated)
 
     assert set(found) == set(METRICS)
@@ -157,7 +155,5 @@ OF_TWO = pytest.approx(0.1), pytest.approx(0.02**0.5 * (1 / 2 + 4 / 6) ** 0.5)
         ([0.1, 0.3], 0, Estimate(pytest.approx(0.2), pytest.approx(0.1), Undefined("no training question"), 2)),
     ],
 )
-def test_what_a_split_lacks_is_undefined_and_counted(
-    values: list[Value], train_questions: float, expected: Estimate
-) -> None:
+def test_what_a_split_lacks_is_counted(values: list[Value], train_questions: float, expected: Estimate) -> None:
     assert over_splits(values, train_questions=train_questions, test_questions=4) == expected

@@ -64,7 +64,5 @@ def test_a_prompt_restates_with_half_of_the_words_or_half_of_the_numbers(prompt:
         (Question("q2", "s", "Is it wrong to lie?", ("1", "2", "3", "4"), "A"), ["Is it wrong to lie?"], Counter()),
     ],
 )  # fmt: skip
-def test_counts_of_a_copy_an_omission_an_invention_and_a_greeting(
-    question: Question, prompts: list[str], counts: Counter[str]
-) -> None:
+def test_copies_omissions_and_inventions(question: Question, prompts: list[str], counts: Counter[str]) -> None:
     assert number_copy(prompts, question) == counts

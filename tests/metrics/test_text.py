@@ -36,9 +36,7 @@ from chatbench.metrics.text import (
         ([TokenLoss(6 * math.log(2), 1, len("né".encode()))], "bits_per_byte", 2),
     ],
 )
-def test_each_token_weighs_the_same_and_bits_are_per_byte(
-    losses: list[TokenLoss], metric: str, expected: float
-) -> None:
+def test_tokens_weigh_the_same_and_bits_are_per_byte(losses: list[TokenLoss], metric: str, expected: float) -> None:
     assert getattr(summarise(losses), metric) == pytest.approx(expected)
 
 
@@ -187,9 +185,7 @@ BLEU_OF = [
 
 
 @pytest.mark.parametrize(("hypotheses", "references", "expected"), BLEU_OF)
-def test_bleu_is_that_worked_by_hand_and_of_the_evaluate_package(
-    hypotheses: list[str], references: list[str], expected: float
-) -> None:
+def test_bleu_is_as_by_hand_and_of_evaluate(hypotheses: list[str], references: list[str], expected: float) -> None:
     assert overlap(hypotheses, references).bleu == pytest.approx(expected, abs=1e-9)
 
 
@@ -270,9 +266,7 @@ def test_texts_that_a_tokenizer_cannot_read_have_no_value_and_say_why() -> None:
         ([""], [""], 0.0),  # nothing written is nothing lost
     ],
 )
-def test_texts_of_people_that_are_read_have_a_value(
-    hypotheses: list[str], references: list[str], rouge1: float
-) -> None:
+def test_texts_that_are_read_have_a_value(hypotheses: list[str], references: list[str], rouge1: float) -> None:
     assert overlap(hypotheses, references).value("rouge1") == rouge1
 
 

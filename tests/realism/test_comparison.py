@@ -146,9 +146,7 @@ def against(people: Sequence[ChatTraits], simulated: Sequence[ChatTraits]) -> Re
     return realism(real, chats, [one for one in people if one.cell[0] not in held_out], seed=0)
 
 
-def test_other_people_of_the_same_population_are_as_near_as_people_are_to_each_other(
-    people: list[ChatTraits], others: list[ChatTraits]
-) -> None:
+def test_other_people_are_as_near_as_people_are(people: list[ChatTraits], others: list[ChatTraits]) -> None:
     found = against(people, others)
     further = [one.further for one in found.comparisons if isinstance(one.further, float)]
     rows = by_name(found.comparisons)

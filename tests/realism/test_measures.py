@@ -62,9 +62,7 @@ def test_what_is_too_short_or_empty_has_no_value_and_says_so(found: Value, reaso
         (counts_by_length([0, 1, 2, 3, 4, 7, 8, 255, 256, 9999]), [1, 1, 2, 2, 1, 0, 0, 0, 1, 2]),  # doubling classes
     ],
 )
-def test_measures_and_distances_are_those_of_other_packages_or_worked_by_hand(
-    found: Value | list[int], expected: float | list[int]
-) -> None:
+def test_measures_and_distances_have_known_values(found: Value | list[int], expected: float | list[int]) -> None:
     assert found == pytest.approx(expected)
 
 

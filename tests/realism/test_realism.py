@@ -52,9 +52,7 @@ def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Wo
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_a_held_out_assistant_is_compared_with_its_own_chats_and_the_classes_are_those_of_the_others(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_held_out_assistant_is_compared_with_its_own_chats(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_splits(place.data.parent / "study", place.data, by="assistant", splits=None)
     place = Workspace(place.data, place.results)
     write_log(place, "split_0")
@@ -67,9 +65,7 @@ def test_a_held_out_assistant_is_compared_with_its_own_chats_and_the_classes_are
     assert (real, simulated, training) == ({held_out}, {held_out}, set(ASSISTANTS) - {held_out})
 
 
-def test_the_base_models_chats_have_files_of_their_own_and_a_split_without_any_is_left_out_unless_it_was_named(
-    place: Workspace,
-) -> None:
+def test_the_base_models_chats_have_own_files_and_splits_without_any_are_left_out(place: Workspace) -> None:
     # One such split ended the whole command, with "chatbench simulate MODEL" as its fix.
     write_log(place, "split_1")
     settings = RealismSettings(base_model=True)
@@ -108,9 +104,7 @@ LOST = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output")
          r"all 40 chats failed \(most common reason: HTTP 400: no\)"),
     ],
 )  # fmt: skip
-def test_without_chats_that_can_be_compared_it_is_said_why(
-    place: Workspace, changed: dict[str, object], said: str
-) -> None:
+def test_without_comparable_chats_it_is_said_why(place: Workspace, changed: dict[str, object], said: str) -> None:
     rewrite_log(place.conversations("tiny", "split_0"), lambda row: {**row, **changed})
 
     with pytest.raises(ChatbenchError, match=said):

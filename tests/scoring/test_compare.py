@@ -244,9 +244,7 @@ def test_one_run_alone_or_twice_is_no_comparison(place: Workspace) -> None:
             compared(place, *runs)
 
 
-def test_the_command_prints_the_table_and_writes_everything(
-    place: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_and_writes(place: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "comparison.json"
     arguments = ["compare", "tiny", "distilgpt2", "--results", str(place.results), "--bootstrap", "100"]
     assert main([*arguments, "--out", str(out)]) == 0

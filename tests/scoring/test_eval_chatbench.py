@@ -45,9 +45,7 @@ def place(tmp_path: Path) -> Workspace:
     return prepared(tmp_path)
 
 
-def test_who_answers_as_people_do_has_correlation_one_and_no_error_and_who_is_always_wrong_has_all_of_it(
-    place: Workspace,
-) -> None:
+def test_who_answers_as_people_do_has_no_error_and_who_is_always_wrong_has_all_of_it(place: Workspace) -> None:
     write_log(place, "split_0", always_wrong, base_model=True)
     for split_id in ("split_0", "split_1"):
         write_log(place, split_id)
@@ -124,9 +122,7 @@ def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every
     "other",
     [{"name": "gpt-4.1"}, {"base_url": "http://localhost:8000/v1"}, {"temperature": 0.2}, {"top_p": 0.9}],
 )
-def test_two_prompted_simulators_under_one_name_have_different_signatures(
-    place: Workspace, other: dict[str, object]
-) -> None:
+def test_prompted_simulators_of_one_name_have_different_signatures(place: Workspace, other: dict[str, object]) -> None:
     tables = []
     for each in (endpoint(), endpoint(**other)):
         write_log(place, "split_0", prompted=each)
@@ -196,9 +192,7 @@ def test_where_most_chats_have_no_answer_that_is_said_first_and_by_the_exit_code
     assert read_json(place.results / "scores" / "tiny.json")["scored_questions"] == 4  # type: ignore[index]
 
 
-def test_an_unfinished_simulation_is_scored_over_its_complete_cells_and_the_command_continues_it(
-    place: Workspace,
-) -> None:
+def test_an_unfinished_simulation_is_scored_over_its_complete_cells_and_can_be_continued(place: Workspace) -> None:
     # 5 chats a cell; 7 are missing at the end: the last cell wholly, and two chats of the one before. Without the
     # options that the log was made with, the command was refused.
     write_log(place, "split_0", leave_out=7, temperature=0.5)
@@ -239,9 +233,7 @@ def test_chats_with_assistants_that_a_split_was_trained_on_are_left_out_and_said
         assert [split for split in scored if tuple(place.split(split).held_out) == (name,)] == list(scored)
 
 
-def test_chats_that_are_missing_made_with_different_settings_or_of_other_splits_are_refused(
-    place: Workspace, tmp_path: Path
-) -> None:
+def test_chats_that_are_missing_or_of_other_settings_or_splits_are_refused(place: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
         eval_chatbench("tiny", workspace=place)
     with pytest.raises(ChatbenchError, match="--split split_1"):
@@ -279,9 +271,7 @@ def test_perplexities_join_the_table_if_they_are_of_the_same_examples_and_model(
         eval_chatbench("tiny", workspace=place)
 
 
-def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once_and_on_other_data_in_none(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_models_on_the_same_data_stand_in_one_table(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for split_id in ("split_0", "split_1"):
         for model in ("tiny", "distilgpt2"):
             write_log(place, split_id, model=model)

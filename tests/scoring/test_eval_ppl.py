@@ -70,9 +70,7 @@ def perplexities(root: Path, split: str | None = None, say: Say = lambda _: None
     return eval_ppl(str(root / "small"), workspace=workspace(root), split=split, say=say)
 
 
-def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(
-    trained: Path, scored: list[SplitPerplexity]
-) -> None:
+def test_the_file_holds_both_models_and_each_kind_of_turn(trained: Path, scored: list[SplitPerplexity]) -> None:
     assert [each.split for each in scored] == ["split_0", "split_1"]
     rows = Workspace(trained / "data").examples("split_1", "test")
     for source, found in (("small", scored[1].base), ("results/models/small/split_1", scored[1].finetuned)):
@@ -121,9 +119,7 @@ def test_what_cannot_be_scored_is_refused_before_it_is(trained: Path, root: Path
         perplexities(root, "split_0")
 
 
-def test_a_run_stopped_while_the_base_is_scored_keeps_the_fine_tuned_part(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_at_the_base_keeps_the_fine_tuned_part(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = perplexities(root, "split_0")
     shutil.rmtree(root / "results/ppl")
     scores, called = eval_ppl_module._scores, list[str]()
@@ -158,9 +154,7 @@ def test_the_summary_holds_prepared_splits_and_the_models_of_today_only(root: Pa
     assert summarised(2, test=7) == []
 
 
-def test_what_each_token_cost_is_kept_and_of_another_model_refused(
-    trained: Path, scored: list[SplitPerplexity]
-) -> None:
+def test_what_each_token_cost_is_kept_for_its_model(trained: Path, scored: list[SplitPerplexity]) -> None:
     path, one = scored_turns_path(workspace(trained).perplexity("small", "split_0")), scored[0]
 
     turns = list(read_scored_turns(path, tokens_origin(one.signature), fix=""))
