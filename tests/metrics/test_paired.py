@@ -27,30 +27,23 @@ def accuracies(values: Sequence[float], assistant: str = "gpt", name: str = "q")
 
 
 def differences(
-    human: Sequence[float],
-    first: Sequence[float],
-    second: Sequence[float],
-    replicates: int = 2000,
-    answers: Sequence[Answer] = (),
+    *sides: Sequence[float], replicates: int = 2000, answers: Sequence[Answer] = ()
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits = [paired_split(accuracies(human), accuracies(first), accuracies(second))]
+    """Of people's accuracies and those of two simulators."""
+    splits = [paired_split(*map(accuracies, sides))]
     return paired_differences(Draws(splits[0].human, answers, Resampling(replicates)), splits)
 
 
 def test_differences_are_first_minus_second_on_the_cells_of_both() -> None:
     # The second lacks the last question.
-    found = differences([0.2, 0.4, 0.9, 0.6], [0.2, 0.5, 0.5, 0.6], [0.5, 0.5, 0.5], 200)["gpt", "mae"]
+    found = differences([0.2, 0.4, 0.9, 0.6], [0.2, 0.5, 0.5, 0.6], [0.5, 0.5, 0.5])["gpt", "mae"]
 
     assert found.first == pytest.approx(0.5 / 3)
     assert found.second == pytest.approx(0.8 / 3)
     assert found.difference == pytest.approx(-0.1)
-
-
-def test_a_simulator_does_not_differ_from_itself() -> None:
-    rng = np.random.default_rng(1)
-    human, same = rng.random(20), rng.random(20)
+    # A simulator does not differ from itself.
+    human, same = np.random.default_rng(1).random((2, 20))
     found = differences(human, same, same)["gpt", "pearson"]
-
     assert (found.difference, found.p) == (0.0, 1.0)
     assert found.interval == Undefined("the metric is the same whichever questions are drawn")
 
@@ -67,24 +60,16 @@ def test_what_is_hard_about_questions_cancels() -> None:
     assert found.p == pytest.approx(1 / 2001)
 
 
-def test_the_permutation_p_of_four_questions_is_that_of_all_exchanges() -> None:
-    # Differences of errors 1 2 3 10 (in 1/20): of 16 sign patterns those with |sum| >= 16 are two: 2/16.
-    human = [0.0] * 4
-    found = differences(human, [0.05, 0.10, 0.15, 0.50], [0.0] * 4, replicates=20_000)["gpt", "mae"]
-
-    assert found.p == pytest.approx(2 / 16, abs=0.01)
-    assert permutation_p(0.5, np.array([0.5, np.nan, -0.1])) == pytest.approx(2 / 3)
-
-
-def test_both_assistants_of_a_question_are_exchanged_together() -> None:
-    # With twins instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
-    first, second = [0.05, 0.10, 0.15, 0.50], [0.0] * 4
-    human, one, two = ({**accuracies(values), **accuracies(values, "twin")} for values in ([0.0] * 4, first, second))
-    splits = [paired_split(human, one, two)] * 2
+def test_the_permutation_p_is_that_of_all_exchanges_of_questions_with_both_assistants_together() -> None:
+    # Differences of errors 1 2 3 10 (in 1/20): of 16 sign patterns those with |sum| >= 16 are two: 2/16. With twins
+    # instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
+    sides = [0.0] * 4, [0.05, 0.10, 0.15, 0.50], [0.0] * 4
+    splits = [paired_split(*({**accuracies(values), **accuracies(values, "twin")} for values in sides))] * 2
     found = paired_differences(Draws(splits[0].human, (), Resampling(20_000)), splits)
 
-    assert found["all", "mae"].p == pytest.approx(2 / 16, abs=0.01)
-    assert found["mean of assistants", "mae"].p == pytest.approx(2 / 16, abs=0.01)
+    for row in ("gpt", "all", "mean of assistants"):
+        assert found[row, "mae"].p == pytest.approx(2 / 16, abs=0.01)
+    assert permutation_p(0.5, np.array([0.5, np.nan, -0.1])) == pytest.approx(2 / 3)
 
 
 def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
@@ -93,7 +78,7 @@ def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
     rng = np.random.default_rng(3)
     human = rng.uniform(0.45, 1, 60)
     first, second, poor = (np.clip(human + rng.normal(0, sd, 60), 0.4, 1) for sd in (0.05, 0.05, 0.12))
-    equal, worse = (differences(human, first, other - 0.4, 500) for other in (second, poor))
+    equal, worse = (differences(human, first, other - 0.4, replicates=500) for other in (second, poor))
 
     assert equal["gpt", "pearson"].p > 0.05
     assert equal["gpt", "mae"].p == pytest.approx(1 / 501)
@@ -109,9 +94,9 @@ def test_a_few_able_people_do_not_decide_between_two_simulators() -> None:
     answers = [
         Answer(f"q{q:02d}", f"person {n}", "user-AI", "gpt", "", None, n < 4) for q in range(30) for n in range(6)
     ]
-    strangers, found = (differences(*accurate, 1000, of)["gpt", "mae"] for of in ((), answers))
+    strangers, found = (differences(*accurate, answers=of)["gpt", "mae"] for of in ((), answers))
 
-    assert strangers.p == pytest.approx(1 / 1001)
+    assert strangers.p == pytest.approx(1 / 2001)
     assert found.interval.low < 0 < found.interval.high
     assert found.p > 0.05  # as the interval says
 

@@ -84,6 +84,9 @@ def test_both_assistants_of_a_question_are_drawn_together() -> None:
     one = drawn(3, 40)
 
     pooled = intervals_of([with_assistant(one, "twin")])["all", "mae"]
+    few = intervals_of([with_assistant(one, "few", 4)])
+    rows = ("gpt", "few", "all", "mean of assistants")
+    assert [few[row, "mae"].questions for row in rows] == [40, 4, 40, 4]  # of which the degrees of freedom are
     assert pooled.standard_error == pytest.approx(intervals_of([one])["gpt", "mae"].standard_error, rel=1e-9)
 
 
@@ -120,13 +123,6 @@ def test_people_who_answer_many_questions_widen_the_interval() -> None:
     assert (clustered.high - clustered.low) / 2 == pytest.approx(2.571 * clustered.standard_error, rel=0.05)
 
 
-def test_one_person_s_answers_have_no_interval() -> None:
-    split = cells([1.0, 0.0] * 10, np.linspace(0, 1, 20), people=1)
-    found = intervals_of([split], Resampling(1000), workers_answers(np.array([[1, 0] * 10])))["gpt", "mae"]
-
-    assert found == Undefined("one person gave all answers: how people differ is unknown")
-
-
 def test_graded_answers_are_drawn_with_their_scores() -> None:
     split = cells([0.5, 0.7], [0.2, 0.4], people=4)
     scores = [(0, 0.5)] * 4 + [(1, 0.9)] * 2 + [(1, 0.5)] * 2
@@ -157,36 +153,34 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 
 def test_what_has_no_interval_says_why() -> None:
-    rng = np.random.default_rng(6)
-    human = rng.random(20)
-    constant = intervals_of([cells(human, [0.5] * 20)])
-    equal = intervals_of([cells(human, human)])
-    few = intervals_of([cells(human[:2], [0.1, 0.2])])
-
-    assert constant["gpt", "pearson"] == Undefined("the metric is undefined")
-    assert isinstance(constant["gpt", "mae"], Interval)
-    assert equal["gpt", "mae"] == Undefined("the metric is the same whichever questions are drawn")
-    assert equal["gpt", "pearson"] == Undefined("the metric is the same whichever questions are drawn")
-    assert few["gpt", "mae"] == Undefined("2 questions, 3 are needed")
-    assert isinstance(constant["gpt", "ece"], Undefined)
-    assert intervals_of([]) == {}
-
-
-def test_a_source_that_lacks_an_assistant_has_no_interval_for_the_mean_of_assistants() -> None:
-    # AI-alone accuracy of one of two assistants: the mean is undefined, and one of the rest would be of something else.
-    one = drawn(9, 10)
-    found = intervals_of([SplitPairs(with_assistant(one, "other").human, one.predictors)])
-
-    assert found["mean of assistants", "mae"] == Undefined("the metric is undefined")
-    assert found["other", "mae"] == Undefined("the metric is undefined")
-    assert isinstance(found["gpt", "mae"], Interval)
-
-
-def test_an_interval_is_not_made_of_the_few_resamples_that_have_a_value() -> None:
+    human, one = np.random.default_rng(6).random(20), drawn(9, 10)
+    constant, equal, few, some = (
+        intervals_of([split])
+        for split in (
+            cells(human, [0.5] * 20), cells(human, human), cells(human[:2], [0.1, 0.2]),
+            # AI-alone accuracy of one of two assistants: a mean of the rest would be of something else.
+            SplitPairs(with_assistant(one, "other").human, one.predictors),
+        )
+    )  # fmt: skip
+    by_one = intervals_of(
+        [cells([1.0, 0.0] * 10, np.linspace(0, 1, 20), people=1)], None, workers_answers(np.array([[1, 0] * 10]))
+    )
     replicates = np.array([np.nan] * 10 + [0.1, 0.2] * 45)
-    found = interval(Draws((), (), Resampling(100)), "mae", 0.15, replicates, 30)
 
-    assert found == Undefined("10 of 100 resamples have no value")
+    for found, reason in (
+        (constant["gpt", "pearson"], "the metric is undefined"),
+        (some["mean of assistants", "mae"], "the metric is undefined"),
+        (some["other", "mae"], "the metric is undefined"),
+        (equal["gpt", "mae"], "the metric is the same whichever questions are drawn"),
+        (equal["gpt", "pearson"], "the metric is the same whichever questions are drawn"),
+        (few["gpt", "mae"], "2 questions, 3 are needed"),
+        (by_one["gpt", "mae"], "one person gave all answers: how people differ is unknown"),
+        (interval(Draws((), (), Resampling(100)), "mae", 0.15, replicates, 30), "10 of 100 resamples have no value"),
+    ):
+        assert found == Undefined(reason)
+    assert isinstance(constant["gpt", "ece"], Undefined)
+    assert {type(found["gpt", "mae"]) for found in (constant, some)} == {Interval}
+    assert intervals_of([]) == {}
 
 
 def test_a_mean_over_questions_has_the_interval_of_its_questions() -> None:
@@ -214,13 +208,6 @@ def test_people_who_answer_many_questions_widen_the_interval_of_a_gap() -> None:
     wide = math.sqrt(2 * 0.25 / 6 + alone**2)
     assert found[people].standard_error == pytest.approx(wide, rel=0.15)
     assert found[error].standard_error == found[people].standard_error
-
-
-def test_an_assistant_s_interval_has_the_degrees_of_freedom_of_its_own_questions() -> None:
-    found = intervals_of([with_assistant(drawn(10, 40), "few", 4)])
-    rows = ("gpt", "few", "all", "mean of assistants")
-
-    assert [found[row, "mae"].questions for row in rows] == [40, 4, 40, 4]
 
 
 def test_equal_seeds_give_equal_intervals() -> None:

@@ -98,14 +98,11 @@ def test_too_few_chats_have_no_classes_and_are_not_classified(count: int) -> Non
     assert isinstance(detection([chat(["hi"])] * min(count, 3), [chat(["ho"])] * 3, seed=0), Undefined)
 
 
-def test_the_area_under_the_curve_counts_ties_as_half() -> None:
-    # Pairs (0.5 against 0.5, 0.1): one tie, one win.
-    assert area_under_curve(np.array([0, 0, 1]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
-
-
 def test_a_classifier_sees_capital_letters_and_names_them(people: list[ChatTraits]) -> None:
     found = detection(people[:240], lowered(people[240:]), seed=0)
 
+    # Pairs (0.5 against 0.5, 0.1): one tie, which counts half, and one win.
+    assert area_under_curve(np.array([0, 0, 1]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
     assert found.auc > 0.7
     assert found.p_value == pytest.approx(0.001)
     assert any("I" in one.feature or "H" in one.feature for one in found.telling_first)
@@ -197,6 +194,11 @@ def test_a_tie_counts_half_so_that_what_all_do_alike_tells_nobody_apart() -> Non
     found = realism([chat(["hi"], person=f"w{n}") for n in range(8)], [chat(["hi"])] * 4, [], seed=0)
 
     assert by_name(found.comparisons)["user turns"].further == 0.5
+    # A single person gives reasons and no numbers.
+    found = realism([chat(["hi"])], [chat([])], [], seed=0)
+    assert {type(one.apart) for one in found.comparisons} == {Undefined}
+    assert by_name(found.comparisons)["user turns"].simulated == 0
+    assert isinstance(found.detected, Undefined)
 
 
 def test_a_measure_that_shrinks_with_size_is_taken_on_equally_many_chats(people: list[ChatTraits]) -> None:
@@ -207,11 +209,3 @@ def test_a_measure_that_shrinks_with_size_is_taken_on_equally_many_chats(people:
 
     assert row.people == 1
     assert row.simulated > 0.6  # four of eight messages drawn at random; of all 80 it would be 0.1
-
-
-def test_a_single_person_gives_reasons_and_no_numbers() -> None:
-    found = realism([chat(["hi"])], [chat([])], [], seed=0)
-
-    assert {type(one.apart) for one in found.comparisons} == {Undefined}
-    assert by_name(found.comparisons)["user turns"].simulated == 0
-    assert isinstance(found.detected, Undefined)

@@ -74,13 +74,11 @@ def test_each_reply_of_a_chat_is_a_point_and_the_last_is_where_the_person_stoppe
     )
     assert last.messages[1].content.count("SYSTEM: ") == 2
 
-
-def test_an_output_stops_where_the_simulation_would_read_an_answer() -> None:
     def answer(request: Request) -> Reply | Failure:
         return Reply(' "YOU: Answer: (B)') if "sure?" in request.messages[1].content else Failure("too long")
 
-    points = stopping_points([CHAT], {"q": QUESTION})
-    assert would_stop(FunctionParticipant(answer, {}), points) == [False, True]
+    # An output stops where the simulation would read an answer.
+    assert would_stop(FunctionParticipant(answer, {}), [first, last]) == [False, True]
 
 
 @pytest.fixture(scope="module")

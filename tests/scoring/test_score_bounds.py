@@ -21,9 +21,10 @@ from chatbench.scoring.score_table import Bounds, Score, ScoreTable, bounds
 
 DROPPED, FIRST = Predictor("fine-tuned", invalid="dropped"), Predictor("fine-tuned", chats=1)
 SIGNATURE = {"conversations": 10, "base_conversations": 1}
+Row = tuple[float | None, ...]
 
 
-def values(**of: dict[Predictor, Value | tuple[float | None, ...]]) -> dict[MetricKey, dict[str, Value]]:
+def values(**of: dict[Predictor, Value | Row]) -> dict[MetricKey, dict[str, Value]]:
     """Per metric the values of one split, or of several (None: undefined), by source, for one assistant."""
     rows = {("gpt", source, metric): value for metric, row in of.items() for source, value in row.items()}
     return {
@@ -103,13 +104,7 @@ def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
     ("metric", "below", "above"), [("pearson", USER_ALONE, ceiling(10)), ("bleu", BASE_MODEL, PEOPLE)]
 )
 def test_nothing_is_normalised_across_different_splits(
-    metric: str,
-    below: Predictor,
-    above: Predictor,
-    score: tuple[float | None, ...],
-    floor: tuple[float | None, ...],
-    top: tuple[float | None, ...],
-    expected: tuple[float | str, ...],
+    metric: str, below: Predictor, above: Predictor, score: Row, floor: Row, top: Row, expected: tuple[float | str, ...]
 ) -> None:
     rows = values(**{metric: {FINE_TUNED: score, below: floor, above: top}})
     one = bounds(rows, SIGNATURE)["gpt", FINE_TUNED, metric]
@@ -121,17 +116,12 @@ def test_nothing_is_normalised_across_different_splits(
             assert found == pytest.approx(wanted) if isinstance(wanted, float) else found == wanted
 
 
-def test_a_baseline_of_a_single_split_is_not_the_floor_of_both() -> None:
+def test_a_baseline_of_one_of_two_splits_or_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:
     free_text = ai_alone("free text")
-    rows = {FINE_TUNED: (0.5, 0.5), USER_ALONE: (0.4, 0.2), free_text: (0.35, None), ceiling(10): (0.6, 0.6)}
-    found = bounds(values(pearson=rows), SIGNATURE)["gpt", FINE_TUNED, "pearson"]
-
+    both = {FINE_TUNED: (0.5, 0.5), USER_ALONE: (0.4, 0.2), free_text: (0.35, None), ceiling(10): (0.6, 0.6)}
+    found = bounds(values(pearson=both), SIGNATURE)["gpt", FINE_TUNED, "pearson"]
     assert (found.floor, found.floor_predictor) == (pytest.approx(0.3), USER_ALONE)
-
-
-def test_a_baseline_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:
     # AI alone was measured on one of ten pairs, an easy one.
-    free_text = ai_alone("free text")
     rows = {FINE_TUNED: (0.15, 10), CONSTANT: (0.22, 10), free_text: (0.01, 1)}
     scores = [
         Score("split_0", name, predictor, metric, value)
