@@ -110,15 +110,11 @@ def test_rouge_worked_by_hand(hypothesis: str, reference: str, expected: tuple[f
     assert (scored.rouge1, scored.rouge2, scored.rougeL) == pytest.approx(expected)
 
 
-def test_only_allowed_pairs_count() -> None:
+def test_only_allowed_pairs_count_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
     # The human-human reference: nobody is compared with himself, so equal texts on the diagonal must not score.
     texts = ["a b c d", "e f g h"]
     scored = overlap(texts, texts, allowed=~np.eye(2, dtype=bool))
-
     assert (scored.pairs, scored.bleu, scored.rouge1) == (2, 0.0, 0.0)
-
-
-def test_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
     scored = overlap(["", "a b c d"], ["", "a b c d"])
 
     assert (scored.rouge1, scored.rougeL) == (0.25, 0.25)

@@ -224,7 +224,11 @@ def test_the_protocol_of_a_base_model_is_its_own(place: Workspace) -> None:
         compared(place, "distilgpt2", "tiny#base")
 
 
-def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:
+def test_runs_that_are_one_and_files_that_do_not_belong_together_are_refused(place: Workspace) -> None:
+    # One run alone, or twice, is no comparison.
+    for runs in (("tiny",), ("tiny", "tiny"), ("tiny", f"{place.results}:tiny"), ("tiny", str(place.scores("tiny")))):
+        with pytest.raises(ChatbenchError, match="two or more different runs"):
+            compared(place, *runs)
     path = place.results / "scores" / "tiny.questions.csv"
     path.write_text(path.read_text().replace(read_json(path.parent / "tiny.json")["signature_id"], "another"))  # type: ignore[index]
 
@@ -236,12 +240,6 @@ def test_files_that_do_not_belong_together_are_refused(place: Workspace) -> None
     path.unlink()
     with pytest.raises(ChatbenchError, match="chatbench eval-chatbench tiny"):
         compared(place, "tiny", "distilgpt2")
-
-
-def test_one_run_alone_or_twice_is_no_comparison(place: Workspace) -> None:
-    for runs in (("tiny",), ("tiny", "tiny"), ("tiny", f"{place.results}:tiny"), ("tiny", str(place.scores("tiny")))):
-        with pytest.raises(ChatbenchError, match="two or more different runs"):
-            compared(place, *runs)
 
 
 def test_the_command_prints_and_writes(place: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -26,26 +27,15 @@ from chatbench.scoring.score_table import Score, ScoreTable
 Chats = tuple[SimulatedConversation, ...]
 
 
-def chats_of(
-    chosen: list[Question], letter: Callable[[int, int], str | None], conversations: int = 5, *, failed: bool = False
-) -> Chats:
+def chats_of(chosen: list[Question], letter: Callable[[int, int], str | None], *, failed: bool = False) -> Chats:
     """Chats of every question and assistant; `letter` is told the question's number and the chat's index."""
-    real = {c.question_id: c.turns for c in study().conversations}
-    return tuple(
-        SimulatedConversation(
-            id=f"{question.id}|{assistant}|{index}",
-            question_id=question.id,
-            assistant=assistant,
-            index=index,
-            turns=() if failed else real[question.id],
-            termination="failed" if failed else "answered",
-            reason="endpoint down" if failed else "",
-            letter=None if failed else letter(number, index),
-        )
-        for number, question in enumerate(chosen)
-        for assistant in ASSISTANTS
-        for index in range(conversations)
-    )
+    real, chats = {c.question_id: c.turns for c in study().conversations}, []
+    for (number, question), assistant, index in product(enumerate(chosen), ASSISTANTS, range(5)):
+        turns, end = ((), "failed") if failed else (real[question.id], "answered")
+        more = {"reason": "endpoint down"} if failed else {"letter": letter(number, index)}
+        name = f"{question.id}|{assistant}|{index}"
+        chats.append(SimulatedConversation(name, question.id, assistant, index, turns, end, **more))
+    return tuple(chats)
 
 
 def mixed(number: int, index: int) -> str:

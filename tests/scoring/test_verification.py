@@ -24,7 +24,6 @@ from chatbench.protocol.dialogue import Failure, Reply, dialogue
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import Verified, eval_chatbench, reread
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import settings_path
 from chatbench.simulation.run import Planned, finished
 from chatbench.simulation.split_chats import CONVERSATION, TURN, export_chats
 
@@ -160,11 +159,14 @@ def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspac
         assert text["correct"] == str(row["correct"])
         assert json.loads(text["turns"]) == json.loads(row["turns"])
     assert [turn["role"] for turn in json.loads(table[0]["turns"])] == ["user", "assistant"]
+    log = log_of(place)
+    whole = log.read_bytes()
+    rewrite_log(log, lambda row: {**row, "termination": "failed", "letter": None, "transient": True, "reason": "503"})
+    log.write_bytes(log.read_bytes() + whole)  # of several tries the last counts
+    assert {row["termination"] for row in as_csv(place, splits=["split_0"])} == {"answered"}
 
 
 def test_a_prompted_simulator_goes_by_its_name_in_the_export_and_a_turn_can_be_a_row(place: Workspace) -> None:
-    place.conversations("tiny", "split_1").unlink()
-    settings_path(place.conversations("tiny", "split_1")).unlink()
     write_log(place, "split_1", prompted=endpoint())
     assert {row["source"] for row in as_csv(place, splits=["split_1"])} == {"simulator gpt-4o (two-step)"}
 
@@ -186,15 +188,6 @@ def test_no_cell_of_a_csv_is_a_formula_and_all_texts_come_back(place: Workspace)
     assert [row["reason"] for row in rows] == [f"'{text}" for text in formulas]
     assert [row["final_output"].removeprefix("'") for row in rows] == texts
     assert not any(row["final_output"].startswith(("=", "+", "-", "@", "\t")) for row in rows)
-
-
-def test_of_several_tries_the_last_is_exported(place: Workspace) -> None:
-    log = log_of(place)
-    whole = log.read_bytes()
-    rewrite_log(log, lambda row: {**row, "termination": "failed", "letter": None, "transient": True, "reason": "503"})
-    log.write_bytes(log.read_bytes() + whole)
-
-    assert {row["termination"] for row in as_csv(place, splits=["split_0"])} == {"answered"}
 
 
 def test_an_export_that_cannot_be_leaves_what_was_there(place: Workspace) -> None:
