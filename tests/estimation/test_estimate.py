@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from tests.support import simulated_assistants as made
@@ -28,7 +29,7 @@ from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
 from chatbench.estimation.new_assistant import Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, function_identity
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
 from chatbench.simulation.budget import Price, Prices, Spending
@@ -60,6 +61,11 @@ def refused(place: Workspace, **options: object) -> ChatbenchError:
     with pytest.raises(ChatbenchError) as caught:
         run(place, **options)
     return caught.value
+
+
+def paid(tokens: int) -> FunctionParticipant:
+    reply = Reply("reply of new.", tokens=tokens, prompt_tokens=9)
+    return replace(made.said_by("new"), function=lambda _: reply)
 
 
 def folders(place: Workspace) -> list[str]:
@@ -221,7 +227,7 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     assert estimate_notes(entry)[:2] == ["new: scripted, new", all_of_them]
 
 
-@pytest.mark.parametrize("own_questions", [True, False])
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
     ("other", "name", "use"),
     [
@@ -231,20 +237,14 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     ],
 )
 def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
-    place: Workspace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    own_questions: bool,
-    other: dict[str, object],
-    name: str,
-    use: str,
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool, other: Any, name: str, use: str
 ) -> None:
     # Other questions have a log of their own: nothing was compared.
     if not other:
         user = made.simulated_user(LEVELS, 0.1)
         user = replace(user, identity={**user.identity, "weights": "x"})
         monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: user)
-    options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own_questions else {}
+    options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own else {}
     error = refused(place, settings=replace(SETTINGS, **other), **options)  # type: ignore[arg-type]  # some of its fields
     assert f"made with {name}" in error.found
     assert use in error.fix
@@ -359,11 +359,7 @@ def test_with_real_chats_two_assistants_are_undefined_and_say_why(place: Workspa
 
 
 def test_a_spent_budget_is_no_estimate_and_continues(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    def reply(_: Request) -> Reply:
-        return Reply("reply of new.", tokens=10, prompt_tokens=10)
-
-    paid = FunctionParticipant(reply, {"kind": "scripted", "name": "new"})
-    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid)
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid(10))
     monkeypatch.setitem(LEVELS, "fresh", 0.5)
 
     def fresh(most: int) -> Estimate:
@@ -432,12 +428,7 @@ def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys:
 
 def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # They were expected to cost what people's chats would, after a model that reasons had cost eight times as much.
-    paid = made.said_by("new")
-    monkeypatch.setattr(
-        simulation,
-        "open_assistant",
-        lambda *_, **__: replace(paid, function=lambda _: Reply("reply of new.", tokens=500, prompt_tokens=9)),
-    )
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid(500))
     said: list[str] = []
     costs = Prices(assistant=Price(1, 4))
     given = {"assistant": "thinker=openai:m@http://127.0.0.1:9/v1", "workspace": place, "settings": SETTINGS}
