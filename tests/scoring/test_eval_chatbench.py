@@ -295,19 +295,15 @@ def test_only_models_on_the_same_data_stand_in_one_table(place: Workspace, monke
 
 def test_how_many_questions_have_no_overlap_is_noted(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(place, "split_0")
-    study, of = place.study, place.study.conversations[0].question_id
-    asked = [
-        replace(chat, turns=(replace(chat.turns[0], text="三足す四はいくつですか"), *chat.turns[1:]))
-        if chat.question_id == of
-        else chat
-        for chat in study.conversations
-    ]
-    monkeypatch.setattr(Workspace, "study", replace(study, conversations=tuple(asked)))
-
-    notes = [note for note in eval_chatbench("tiny", workspace=place).notes if "--tokenizer unicode" in note]
-    assert [note.partition(":")[0] for note in notes] == [
-        f"{n} is of the other 9 of 10 questions" for n in ("BLEU", "ROUGE")
-    ]
+    study, own = place.study, place.study.conversations
+    other = [replace(one, turns=(replace(one.turns[0], text="三足す四はいくつですか"), *one.turns[1:])) for one in own]
+    first = own[0].question_id
+    one_question = [b if a.question_id == first else a for a, b in zip(own, other, strict=True)]
+    of_nine = [f"{name} is of the other 9 of 10 questions" for name in ("BLEU", "ROUGE")]
+    for chats, expected in ((other, []), (one_question, of_nine)):  # if none has an overlap, its row says so
+        monkeypatch.setattr(Workspace, "study", replace(study, conversations=tuple(chats)))
+        notes = [note for note in eval_chatbench("tiny", workspace=place).notes if "--tokenizer unicode" in note]
+        assert [note.partition(":")[0] for note in notes] == expected
     assert not any("unicode" in note for note in eval_chatbench("tiny", workspace=place, tokenizer="unicode").notes)
 
 
