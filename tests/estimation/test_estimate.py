@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from tests.support import simulated_assistants as made
@@ -18,7 +19,7 @@ from chatbench import api
 from chatbench.cli import main
 from chatbench.commands.options import NO_ANSWERS
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
-from chatbench.core.files import write_json
+from chatbench.core.files import write_json, write_jsonl
 from chatbench.core.records import Answer
 from chatbench.data.open_study import open_study
 from chatbench.data.own_chats import read_question_lines
@@ -26,9 +27,9 @@ from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.estimation import estimate as module
 from chatbench.estimation.estimate import Estimate, estimate
-from chatbench.estimation.new_assistant import MeanEstimate, Predicted, Rectified
+from chatbench.estimation.new_assistant import Predicted, Rectified
 from chatbench.metrics.agreement import Undefined
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, function_identity
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, function_identity
 from chatbench.report.estimate_table import estimate_grids, estimate_notes, read_estimates
 from chatbench.simulation import simulate as simulation
 from chatbench.simulation.budget import Price, Prices, Spending
@@ -52,8 +53,23 @@ def simulated_by() -> Iterator[None]:
 
 
 def run(place: Workspace, **options: object) -> Estimate:
-    given = {"assistant": "new=scripted:weak", **options}
-    return estimate("tiny", workspace=place, settings=SETTINGS, say=lambda _: None, **given)  # type: ignore[arg-type]  # of several types
+    given = {"assistant": "new=scripted:weak", "settings": SETTINGS, "say": lambda _: None, **options}
+    return estimate("tiny", workspace=place, **given)  # type: ignore[arg-type]  # of several types
+
+
+def refused(place: Workspace, **options: object) -> ChatbenchError:
+    with pytest.raises(ChatbenchError) as caught:
+        run(place, **options)
+    return caught.value
+
+
+def paid(tokens: int) -> FunctionParticipant:
+    reply = Reply("reply of new.", tokens=tokens, prompt_tokens=9)
+    return replace(made.said_by("new"), function=lambda _: reply)
+
+
+def folders(place: Workspace) -> list[str]:
+    return ["--data", str(place.data), "--results", str(place.results)]
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +88,7 @@ def place(estimated: tuple[Workspace, Estimate], tmp_path: Path) -> Workspace:
     return Workspace(estimated[0].data, tmp_path / "results")
 
 
-def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_had_not_met(
-    estimated: tuple[Workspace, Estimate],
-) -> None:
+def test_the_estimate_corrects_the_error_on_assistants_not_met(estimated: tuple[Workspace, Estimate]) -> None:
     place, found = estimated
 
     # Simulators are right too often by 0.1 and -0.05, 0 or 0.05 by assistant; people with the new one by 0.55.
@@ -83,8 +97,6 @@ def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_
     )
     assert all(-0.3 < row.error < 0.1 for row in found.held_out)
     whole = found.subsets[0]
-    assert isinstance(whole.predicted, Predicted)
-    assert isinstance(whole.simulated, float)
     mean_error = sum(row.error for row in found.held_out) / 4
     assert mean_error == pytest.approx(-0.1, abs=0.05)
     assert whole.predicted.estimate.value == pytest.approx(whole.simulated + mean_error)
@@ -95,9 +107,7 @@ def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_
     by_name = {row.assistant: row.difference for row in found.differences}
     for name, level in made.LEVELS.items():
         one = by_name[name]
-        assert isinstance(one, MeanEstimate)
         assert one.low < 0.55 - level < one.high
-    assert isinstance(found.correlation, float)
     assert 0 < found.correlation < 0.6
     assert [point.people for point in found.curve] == [25, 50, 100, 200, 400, 800, 1600]
     assert all(point.with_simulator < point.alone for point in found.curve)
@@ -105,7 +115,7 @@ def test_the_estimate_corrects_the_error_that_simulators_had_on_assistants_they_
 
 
 def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_nothing(
-    estimated: tuple[Workspace, Estimate], place: Workspace
+    estimated: tuple[Workspace, Estimate], place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = estimated[1]
     logs = {path: path.read_bytes() for path in place.simulations("tiny").rglob("*.jsonl")}
@@ -114,24 +124,18 @@ def test_the_file_keeps_one_entry_per_new_assistant_and_a_second_run_simulates_n
     assert {path: path.read_bytes() for path in logs} == logs
     assert place.estimate("tiny").read_bytes() == content
 
-    LEVELS["other"] = 0.5
-    estimate("tiny", assistant="other=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None)
+    monkeypatch.setitem(LEVELS, "other", 0.5)
+    run(place, assistant="other=scripted:weak")
     entries = read_estimates(place.estimate("tiny"))
     assert [entry["assistant"] for entry in entries] == ["new", "other"]
     titles = [grid.title for grid in estimate_grids(entries[0])]
     assert titles[0] == "tiny: expected accuracy of people with new (95 % prediction interval)"
     assert "With real chats" not in titles
     assert estimate_notes(entries[0])[-1] == f"signature {first.signature['id']}"
-
-
-def test_a_negative_part_of_the_variance_has_the_words_of_the_score_table(
-    estimated: tuple[Workspace, Estimate],
-) -> None:
-    # It was an sd of 0.0 beside a share of -12 %.
-    (entry,) = read_estimates(estimated[0].estimate("tiny"))
-    whole = entry["subsets"][0]
+    # A negative part of the variance was an sd of 0.0 beside a share of -12 %.
+    whole = entries[0]["subsets"][0]
     parts = {"simulator on a new assistant": -0.0003, "people": 0.0028, "questions": 0.0}
-    other = {**entry, "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
+    other = {**entries[0], "subsets": [{**whole, "predicted": {**whole["predicted"], "variance_by_cause": parts}}]}
     (grid,) = (grid for grid in estimate_grids(other) if grid.title == "What the interval is made of")
     assert [row[1:] for row in grid.rows] == [("not above 0", "-12 %"), ("5.3", "112 %"), ("0.0", "0 %")]
 
@@ -178,11 +182,11 @@ def test_from_python_the_new_assistant_may_be_a_function(place: Workspace, monke
 
 
 def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place: Workspace, tmp_path: Path) -> None:
-    real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
+    answers = people("new", 0.55, 40, Random(7), "x")
+    real = people_file(tmp_path / "new.jsonl", answers)
     found = run(place, people=real)
     whole = found.subsets[0].people
 
-    assert isinstance(whole, Rectified)
     assert (whole.answers, whole.people, whole.questions) == (200, 40, 30)
     assert whole.rectified.low < 0.55 < whole.rectified.high
     assert found.correlation == whole.correlation
@@ -194,19 +198,14 @@ def test_real_chats_rectify_and_are_set_beside_people_and_simulation_alone(place
     loses = ", ".join(row.subset for row in found.subsets if isinstance(row.people, Rectified) and row.people.loses)
     notes = [note.partition(":")[0] for note in estimate_notes(entry) if "people alone are the estimate" in note]
     assert notes == [loses] * bool(loses)
-
-
-def test_records_of_real_chats_that_are_not_used_are_noted(place: Workspace, tmp_path: Path) -> None:
     # Bad answers and another spelling of the name vanished without a word; a second answer was an error.
-    answers = people("new", 0.55, 40, Random(7), "x")
     real = people_file(tmp_path / "new.jsonl", [*answers, *answers[:2]])
     rows = [json.loads(line) for line in real.read_text().splitlines()]
     rows[10]["answer"] = rows[11]["answer"] = "Z"
     rows[20]["assistant"] = "New"
-    real.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(real, rows)
     found = run(place, people=real, skip_bad_records=True)
 
-    assert isinstance(found.subsets[0].people, Rectified)
     assert found.subsets[0].people.answers == 197
     left_out = [note.removeprefix(f"{real}: ") for note in found.notes]
     assert left_out[0].startswith("left out: 2 x ")
@@ -228,7 +227,7 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     assert estimate_notes(entry)[:2] == ["new: scripted, new", all_of_them]
 
 
-@pytest.mark.parametrize("own_questions", [True, False])
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize(
     ("other", "name", "use"),
     [
@@ -238,42 +237,29 @@ def test_other_questions_have_logs_of_their_own_and_no_differences(place: Worksp
     ],
 )
 def test_settings_other_than_those_that_the_error_is_known_for_are_refused(
-    place: Workspace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    own_questions: bool,
-    other: dict[str, object],
-    name: str,
-    use: str,
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool, other: Any, name: str, use: str
 ) -> None:
     # Other questions have a log of their own: nothing was compared.
     if not other:
         user = made.simulated_user(LEVELS, 0.1)
-        monkeypatch.setattr(
-            simulation, "open_simulator", lambda *_, **__: replace(user, identity={**user.identity, "weights": "x"})
-        )
-    options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own_questions else {}
-    settings = replace(SETTINGS, **other)  # type: ignore[arg-type]  # some of its fields
-    with pytest.raises(ChatbenchError) as caught:
-        estimate("tiny", assistant="new=scripted:weak", workspace=place, settings=settings, **options)  # type: ignore[arg-type]  # of several types
-    assert f"made with {name}" in caught.value.found
-    assert use in caught.value.fix
-    assert "chatbench simulate MODEL ... --overwrite" in caught.value.fix
+        user = replace(user, identity={**user.identity, "weights": "x"})
+        monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: user)
+    options = {"questions": question_file(tmp_path / "questions.jsonl", 12)} if own else {}
+    error = refused(place, settings=replace(SETTINGS, **other), **options)  # type: ignore[arg-type]  # some of its fields
+    assert f"made with {name}" in error.found
+    assert use in error.fix
+    assert "chatbench simulate MODEL ... --overwrite" in error.fix
     assert not list(place.estimate("tiny").parent.rglob("questions_*.jsonl"))
 
 
 def test_other_questions_may_have_fewer_chats_but_always_the_same_number(place: Workspace, tmp_path: Path) -> None:
     path = question_file(tmp_path / "questions.jsonl", 12)
-    for conversations in (3, 2):
-        settings = replace(SETTINGS, conversations=conversations, seed=1)
-        arguments = {"assistant": "new=scripted:weak", "workspace": place, "settings": settings, "questions": path}
-        if conversations == 3:
-            assert estimate("tiny", say=lambda _: None, **arguments).subsets[0].chats == 12 * 3 * 4  # type: ignore[arg-type]  # likewise
-            continue
-        with pytest.raises(ChatbenchError, match="made with conversations 3") as caught:
-            estimate("tiny", **arguments)  # type: ignore[arg-type]  # likewise
-        assert "--overwrite" not in caught.value.fix  # which estimate does not have
-        assert "or remove" in caught.value.fix
+    three, two = (replace(SETTINGS, conversations=number, seed=1) for number in (3, 2))
+    assert run(place, questions=path, settings=three).subsets[0].chats == 12 * 3 * 4
+    error = refused(place, questions=path, settings=two)
+    assert "made with conversations 3" in error.found
+    assert "--overwrite" not in error.fix  # which estimate does not have
+    assert "or remove" in error.fix
 
 
 def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> None:
@@ -284,13 +270,11 @@ def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> 
             row["question"] = {**row["question"], "answer_kind": "text", "answer": "B", "subset": "all"}
             del row["question"]["options"]
             row["answer"] = row["answer"].replace("C", "A")  # only simulated people say C
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_jsonl(tmp_path / name, rows)
         return tmp_path / name
 
-    real, place = (
-        as_text(people("new", 0.55, 40, Random(7), "x"), "new.jsonl"),
-        Workspace(tmp_path / "d", tmp_path / "r"),
-    )
+    real = as_text(people("new", 0.55, 40, Random(7), "x"), "new.jsonl")
+    place = Workspace(tmp_path / "d", tmp_path / "r")
     prepare_splits(as_text(list(made.study().answers), "study.jsonl"), place.data, by="assistant", splits=None)
     for split, (name,) in place.manifest.held_out.items():
         place.model_folder("tiny", split).mkdir(parents=True)
@@ -315,44 +299,31 @@ def test_verdicts_score_people_and_all_simulated_chats_alike(tmp_path: Path) -> 
     assert judged.signature["id"] != by_rule.signature["id"]
 
 
-def test_questions_that_only_share_an_id_with_the_study_s_are_refused_and_repeats_are_not(
-    place: Workspace, tmp_path: Path
-) -> None:
+def test_questions_that_share_only_an_id_with_the_study_s_are_refused(place: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
     asked = place.study.questions.values()
     known = [each for each in asked if each.subset == next(iter(asked)).subset][:3]
     lines = [{"id": q.id, "subset": q.subset, "text": q.text, "options": q.options, "answer": q.answer} for q in known]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_jsonl(path, lines)
     # All of one subset: its row has the error of that subset, the row of all that of the study.
     assert [(row.subset, row.questions) for row in run(place, questions=path).subsets] == [
         ("all", 3), (known[0].subset, 3),
     ]  # fmt: skip
 
     for other in ({"text": "something else"}, {"ordered": True}):  # the second would score held-out chats by this key
-        path.write_text("".join(json.dumps({**line, **other}) + "\n" for line in lines))
-        with pytest.raises(ChatbenchError, match="differs from the study's question with this id") as caught:
-            run(place, questions=path)
-        assert repr(known[0].id) in str(caught.value)
+        write_jsonl(path, [{**line, **other} for line in lines])
+        error = refused(place, questions=path)
+        assert f"question {known[0].id!r} differs from the study's question with this id" in error.found
 
 
-def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_error_is_refused_at_once(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # It was paid for all chats, said "undefined", and ended with code 0; its next command lacked --max-user-turns.
-    def refused(place: Workspace) -> ChatbenchError:
-        with pytest.raises(ChatbenchError) as caught:
-            run(place)
-        return caught.value
-
     two = by_assistant(tmp_path / "two", levels={"a": 0.4, "b": 0.5})
     for split in place.manifest.split_ids[:2]:
         shutil.rmtree(place.conversations("tiny", split).parent)
     shutil.rmtree(place.model_folder("tiny", "split_1"))
-    with monkeypatch.context() as patch:
-        patch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
-        one, other, fewest = (
-            refused(each) for each in (place, by_assistant(tmp_path / "questions", by="question"), two)
-        )
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
+    one, other, fewest = (refused(each) for each in (place, by_assistant(tmp_path / "questions", by="question"), two))
 
     assert "2 of the study's 4 assistants were held out and simulated" in one.found
     options = "--conversations 8 --max-user-turns 2"
@@ -364,24 +335,13 @@ def test_an_error_that_is_unknown_is_refused_before_the_new_assistant_is_asked(
     )  # fmt: skip
     shutil.rmtree(place.model_folder("tiny", "split_0"))
     assert refused(place).fix.startswith("SPLIT_ID=split_0 chatbench finetune tiny, then chatbench simulate tiny")
+    for content in ("[]", '{"a": '):  # so is a damaged file of estimates
+        place.estimate("tiny").write_text(content)
+        assert "tiny.json" in refused(place).found
+        assert f"restore {place.estimate('tiny')}" in refused(place).fix
 
 
-def test_a_damaged_file_of_estimates_is_told_before_the_new_assistant_is_asked(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: pytest.fail("asked"))
-    path = place.estimate("tiny")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for content in ("[]", '{"a": '):
-        path.write_text(content)
-        with pytest.raises(ChatbenchError, match=r"tiny\.json") as caught:
-            run(place)
-        assert f"restore {path}" in caught.value.fix
-
-
-def test_with_real_chats_fewer_than_three_assistants_are_undefined_and_say_why(
-    place: Workspace, tmp_path: Path
-) -> None:
+def test_with_real_chats_two_assistants_are_undefined_and_say_why(place: Workspace, tmp_path: Path) -> None:
     real = people_file(tmp_path / "new.jsonl", people("new", 0.55, 40, Random(7), "x"))
     for split in place.manifest.split_ids[:2]:
         shutil.rmtree(place.conversations("tiny", split).parent)
@@ -398,21 +358,12 @@ def test_with_real_chats_fewer_than_three_assistants_are_undefined_and_say_why(
     assert isinstance(found.subsets[0].people, Rectified)
 
 
-def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def reply(_: Request) -> Reply:
-        return Reply("reply of new.", tokens=10, prompt_tokens=10)
-
-    paid = FunctionParticipant(reply, {"kind": "scripted", "name": "new"})
-    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid)
+def test_a_spent_budget_is_no_estimate_and_continues(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid(10))
     monkeypatch.setitem(LEVELS, "fresh", 0.5)
 
     def fresh(most: int) -> Estimate:
-        return estimate(
-            "tiny", assistant="fresh=scripted:weak", workspace=place, settings=SETTINGS, say=lambda _: None,
-            spending=Spending(Prices(), max_tokens=most),
-        )  # fmt: skip
+        return run(place, assistant="fresh=scripted:weak", spending=Spending(Prices(), max_tokens=most))
 
     with pytest.raises(BudgetSpentError, match="720 conversations with fresh are missing: there is no esti") as spent:
         fresh(100)  # the first of four blocks
@@ -423,14 +374,10 @@ def test_a_spent_budget_is_no_estimate_and_a_larger_one_continues(
     assert fresh(10**6).subsets[0].chats == 30 * 8 * 4
 
 
-def test_failed_chats_are_noted_and_the_same_command_tries_them_again(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_chats_are_noted_and_tried_again(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # An estimate from the chats that did not fail looked like one from all. Which ones fail is no chance.
-    free = made.said_by("new")
-    busy = replace(
-        free, function=lambda asked: free.function(asked) if asked.seed % 4 else Failure("busy", transient=True)
-    )
+    free, lost = made.said_by("new"), Failure("busy", transient=True)
+    busy = replace(free, function=lambda asked: free.function(asked) if asked.seed % 4 else lost)
     with monkeypatch.context() as patch:
         patch.setattr(simulation, "open_assistant", lambda *_, **__: busy)
         found = run(place, assistant="fresh=scripted:weak")
@@ -449,9 +396,8 @@ def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
     # The interval was printed as if these simulated people had answered wrong, with exit code 0.
     silent = made.simulated_user(LEVELS, 0.1)
     monkeypatch.setattr(simulation, "open_simulator", lambda *_, **__: replace(silent, function=lambda _: Reply("Hm.")))
-    folders = ["--data", str(place.data), "--results", str(place.results)]
     line = ["estimate", "tiny", "--assistant", "mute=scripted:weak", "--conversations", "8", "--max-user-turns", "2"]
-    assert main([*line, *folders]) == NO_ANSWERS
+    assert main([*line, *folders(place)]) == NO_ANSWERS
     warning = "tiny: most simulated chats have no valid answer (100% with mute), so the estimate says little"
     shown = capsys.readouterr().out
     assert shown.count(warning) == 1
@@ -467,9 +413,8 @@ def test_chats_without_answers_are_warned_of_first_and_in_the_notes(
 
 
 def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = ["--data", str(place.data), "--results", str(place.results)]
     options = ["--conversations", "8", "--max-user-turns", "2", "--assistant-price", "1/4", "--budget-usd", "0.001"]
-    command = ["estimate", "tiny", "--assistant", "fresh=openai:m@http://127.0.0.1:9/v1", *folders, *options]
+    command = ["estimate", "tiny", "--assistant", "fresh=openai:m@http://127.0.0.1:9/v1", *folders(place), *options]
     before = sorted(place.results.rglob("*"))
 
     assert main([*command, "--dry-run"]) == 0
@@ -483,12 +428,7 @@ def test_the_command_has_prices_a_budget_and_a_dry_run(place: Workspace, capsys:
 
 def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # They were expected to cost what people's chats would, after a model that reasons had cost eight times as much.
-    paid = made.said_by("new")
-    monkeypatch.setattr(
-        simulation,
-        "open_assistant",
-        lambda *_, **__: replace(paid, function=lambda _: Reply("reply of new.", tokens=500, prompt_tokens=9)),
-    )
+    monkeypatch.setattr(simulation, "open_assistant", lambda *_, **__: paid(500))
     said: list[str] = []
     costs = Prices(assistant=Price(1, 4))
     given = {"assistant": "thinker=openai:m@http://127.0.0.1:9/v1", "workspace": place, "settings": SETTINGS}
@@ -509,9 +449,7 @@ def test_what_the_first_split_cost_is_expected_of_the_others(place: Workspace, m
     assert "the rest is enough for about " in "".join(said)
 
 
-def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_real_chats_cannot_be_joined(place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = people("new", 0.55, 10, Random(7), "x")
     outcomes = module._outcomes
     asked = {answers[0].question_id, answers[1].question_id}
@@ -522,37 +460,26 @@ def test_real_and_simulated_chats_about_different_questions_cannot_be_joined(
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("old", "new", "said"),
     [
-        (lambda: people("other", 0.5, 4, Random(1), "x"), "no human answers with new; it has other"),
-        (
-            lambda: [replace(a, worker_id="wa0") for a in people("new", 0.5, 4, Random(1))[:3]],
-            "1 of the people also took part in the study",
-        ),
+        ('"assistant": "new"', '"assistant": "other"', "no human answers with new; it has other"),
+        ('"worker_id": "xnew0"', '"worker_id": "wa0"', "1 of the people also took part in the study"),
+        ("college_mathematics-redux", "Why", "unknown"),
+        ("What about", "Why", "whose text differs from that simulated"),
     ],
-)  # fmt: skip
-def test_real_chats_that_do_not_fit_are_refused(
-    place: Workspace, tmp_path: Path, answers: Callable[[], list[object]], said: str
-) -> None:
-    with pytest.raises(ChatbenchError) as caught:
-        run(place, people=people_file(tmp_path / "new.jsonl", answers()))  # type: ignore[arg-type]  # answers
-    assert said in str(caught.value)
+)
+def test_unfitting_real_chats_are_refused(place: Workspace, tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 4, Random(1), "x"))
+    path.write_text(path.read_text().replace(old, new))
+    assert said in refused(place, people=path).found
 
 
-def test_unknown_questions_and_known_names_are_refused(place: Workspace, tmp_path: Path) -> None:
-    path = people_file(tmp_path / "new.jsonl", people("new", 0.5, 2, Random(1), "x"))
-    for old, said in (
-        ("college_mathematics-redux", "unknown"),
-        ("What about", "whose text differs from that simulated"),
-    ):
-        other = tmp_path / "other.jsonl"
-        other.write_text(path.read_text().replace(old, "Why"))
-        with pytest.raises(ChatbenchError, match=said):
-            run(place, people=other)
-    with pytest.raises(ChatbenchError, match="a: the study already has this assistant"):
-        estimate("tiny", assistant="a=scripted:weak", workspace=place)
-    with pytest.raises(ChatbenchError, match="names 2"):
-        estimate("tiny", assistant="scripted:all", workspace=place)
+@pytest.mark.parametrize(
+    ("assistant", "said"),
+    [("a=scripted:weak", "a: the study already has this assistant"), ("scripted:all", "names 2")],
+)
+def test_anything_but_one_new_assistant_is_refused(place: Workspace, assistant: str, said: str) -> None:
+    assert said in refused(place, assistant=assistant).found
 
 
 @pytest.mark.parametrize(
@@ -571,9 +498,7 @@ def test_questions_that_are_none_are_refused_with_their_line(tmp_path: Path, tex
     assert said in str(caught.value)
 
 
-def test_the_table_of_held_out_assistants_has_a_row_for_each(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_held_out_assistant_has_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     table = importlib.import_module("estimate_table")
     study = made.study()

@@ -14,7 +14,7 @@ from tests.support.study_files import REPOSITORY, question, shared_data, tiny_fo
 
 from chatbench.core.records import AiAloneScore, Answer, Conversation, Study, Turn
 from chatbench.data.open_study import open_study
-from chatbench.human_study.accuracy import AccuracyRow, Case, Group, Mean, advice_rows, mirror_rows, rate
+from chatbench.human_study.accuracy import AccuracyRow, Case, Group, Mean, Rate, advice_rows, mirror_rows, rate
 from chatbench.human_study.regression import mixed_effects
 from chatbench.human_study.report import StudyReport, study_footnotes, study_grids, study_report
 from chatbench.human_study.report import study as step
@@ -43,12 +43,8 @@ def study_of(given: list[list[Answer]], alone: list[AiAloneScore] | None = None)
 
 
 def row_of(report: StudyReport, method: str, assistant: str, condition: str = "all") -> AccuracyRow:
-    return next(
-        row
-        for row in report.accuracies
-        if (row.group.method, row.group.assistant, row.group.condition, row.subset)
-        == (method, assistant, condition, "all")
-    )
+    group = Group(method, assistant, condition)
+    return next(row for row in report.accuracies if (row.group, row.subset) == (group, "all"))
 
 
 # By hand
@@ -88,9 +84,7 @@ def test_names_that_are_all_are_not_the_total() -> None:
 
 
 def test_gaps_are_taken_question_by_question_over_those_that_both_have() -> None:
-    alone = [
-        AiAloneScore(QUESTIONS[n].id, "strong", "free_text", 50, accuracy) for n, accuracy in enumerate((1.0, 0.0))
-    ]
+    alone = [AiAloneScore(QUESTIONS[n].id, "strong", "free_text", 50, right) for n, right in enumerate((1.0, 0.0))]
     report = study_report(study_of([answers(0, "1000"), answers(1, "11"), answers(2, "00")], alone))
     gap = report.gaps[0]
 
@@ -100,8 +94,8 @@ def test_gaps_are_taken_question_by_question_over_those_that_both_have() -> None
 
 
 def test_the_gap_between_assistants_is_paired_by_question() -> None:
-    given = [answers(n, "10"[n] * 4, assistant="strong") for n in (0, 1)]
-    given += [answers(n, ("1110", "0000")[n], assistant="weak") for n in (0, 1)]
+    right = {"strong": ("1111", "0000"), "weak": ("1110", "0000")}
+    given = [answers(n, people[n], assistant=name) for name, people in right.items() for n in (0, 1)]
     found = study_report(study_of(given)).model_gaps
 
     assert [(row.first, row.second, row.method) for row in found] == [("strong", "weak", "user-AI")]
@@ -139,34 +133,35 @@ def test_the_mirror_rate_is_of_chats_and_by_condition() -> None:
     assert found == {("all", "all"): 2 / 3, ("strong", "answer-first"): 1.0, ("strong", "direct-to-AI"): 0.5}
 
 
+NO_SCORES, NO_CHATS, NO_CHANGE = "no AI-alone scores", "no chats", "nobody answered alone before chatting"
+ONE_CONDITION = "one condition only (answer-first)"
+
+
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "lacks"),
     [
-        ([], "no answers with an assistant"),
-        ([answers(0, "1")], "no answers alone"),
-        ([answers(0, "1")], "no AI-alone scores"),
-        ([answers(0, "1")], "one condition only (answer-first)"),
-        ([answers(0, "1")], "no chats"),
-        ([answers(0, "1")], "one assistant only (strong)"),
-        ([answers(0, "1"), answers(0, "1", kind="user-alone", condition="direct-to-AI")], "no AI-alone scores"),
-        ([answers(0, "1", condition="direct-to-AI")], "nobody answered alone before chatting"),
+        ([], ["no answers with an assistant", "no answers alone", NO_SCORES, NO_CHANGE, NO_CHATS]),
+        ([answers(0, "1")],
+         ["no answers alone", NO_SCORES, ONE_CONDITION, NO_CHANGE, NO_CHATS, "one assistant only (strong)"]),
+        ([answers(0, "1"), answers(0, "1", kind="user-alone"), answers(1, "1", assistant="weak")],
+         [NO_SCORES, ONE_CONDITION, NO_CHATS]),
     ],
-)
-def test_what_a_study_lacks_is_said(given: list[list[Answer]], said: str) -> None:
+)  # fmt: skip
+def test_what_a_study_lacks_is_said(given: list[list[Answer]], lacks: list[str]) -> None:
     report = study_report(study_of(given))
 
-    assert any(said in reason for reason in report.missing)
-    assert any(said in note for note in study_footnotes(report))
+    assert [reason.startswith(said) for reason, said in zip(report.missing, lacks, strict=True)] == [True] * len(lacks)
+    assert study_footnotes(report)[-len(lacks) :] == [f"not in this study: {reason}" for reason in report.missing]
 
 
 def test_one_question_gives_no_error_and_no_correlation_but_reasons() -> None:
     alone = [AiAloneScore(QUESTIONS[0].id, "strong", "free_text", 50, 0.5)]
     report = study_report(study_of([answers(0, "10")], alone))
+    (correlation,), (regression,) = report.correlations, report.regressions
+    error = row_of(report, "user-AI", "strong").accuracy.standard_error
 
-    assert isinstance(row_of(report, "user-AI", "strong").accuracy.standard_error, Undefined)
-    assert isinstance(report.correlations[0].correlation, Undefined)
-    assert isinstance(report.correlations[0].interval, Undefined)
-    assert isinstance(report.regressions[0].fit, Undefined)
+    for value in (error, correlation.correlation, correlation.interval, regression.fit):
+        assert isinstance(value, Undefined)
     assert study_grids(report)
 
 
@@ -178,6 +173,9 @@ def many(right: str, questions: int = 6, people: int = 6) -> list[Answer]:
     ]
 
 
+INFINITE = "its effect has no finite estimate"
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "reason"),
     [
@@ -187,26 +185,15 @@ def many(right: str, questions: int = 6, people: int = 6) -> list[Answer]:
         (many("1"), [], "all answers are right"),
         (many("0"), [], "all answers are wrong"),
         (many("10"), [("same", [1.0] * 36)], "the fixed effects cannot be told apart"),
-        (
-            many("10"),
-            [("b, against a", [float(answer.correct) for answer in many("10")])],
-            "all answers with b are right: its effect has no finite estimate",
-        ),
-        (
-            many("100"),
-            [("c, against a", [float((n // 6 + n % 6) % 3 == 1) for n in range(36)])],
-            "all answers with c are wrong: its effect has no finite estimate",
-        ),
-        (
-            many("1010110", 7, 7) + many("1", 7, 2),
-            [("b, against a", [1.0] * 49 + [0.0] * 14)],
-            "all answers with a are right: its effect has no finite estimate",
-        ),
+        (many("10"), [("b, against a", [float(answer.correct) for answer in many("10")])],
+         f"all answers with b are right: {INFINITE}"),
+        (many("100"), [("c, against a", [float((n // 6 + n % 6) % 3 == 1) for n in range(36)])],
+         f"all answers with c are wrong: {INFINITE}"),
+        (many("1010110", 7, 7) + many("1", 7, 2), [("b, against a", [1.0] * 49 + [0.0] * 14)],
+         f"all answers with a are right: {INFINITE}"),
     ],
-)
-def test_a_regression_that_cannot_be_says_why(
-    rows: list[Answer], columns: list[tuple[str, list[float]]], reason: str
-) -> None:
+)  # fmt: skip
+def test_no_regression_says_why(rows: list[Answer], columns: list[tuple[str, list[float]]], reason: str) -> None:
     assert mixed_effects(rows, columns) == Undefined(reason)
 
 
@@ -226,71 +213,40 @@ def report(sample: SampleStudy) -> StudyReport:
     return study_report(sample.study)
 
 
-def expected_alone(sample: SampleStudy) -> float:
-    """Mean over questions of the chance alone, abilities being standard normal (Gauss-Hermite quadrature)."""
-    ability, weight = np.polynomial.hermite_e.hermegauss(40)
-    difficulty = np.array([problem.difficulty for problem in sample.problems.values()])
-    chance = 1 / (1 + np.exp(difficulty[:, None] - ability[None, :]))
-    return float((chance @ weight / weight.sum()).mean())
+def holds(mean: Mean | Rate, truth: float, error_of_truth: float = 0.0) -> bool:
+    return abs(mean.value - truth) < SURE * math.hypot(mean.standard_error, error_of_truth)
 
 
-@pytest.fixture(scope="module")
-def fresh(sample: SampleStudy) -> dict[str, list[list[bool]]]:
-    """Right or wrong, per assistant and question, of 60 fresh people who chat at once."""
-    rng = Random(7)
-    return {
-        assistant: [
+def test_accuracies_and_the_gap_between_assistants_are_recovered(sample: SampleStudy, report: StudyReport) -> None:
+    rng, truth = Random(7), {}
+    for name in sample.study.assistants:
+        chances = [letter_only_chance(p, name, "letter_only_few_shot") for p in sample.problems.values()]
+        alone = 0.98 * sum(chances) / len(chances)  # 2 % of the replies are invalid
+        assert holds(row_of(report, "AI alone, letter_only_few_shot", name, "").accuracy, alone)
+        # 60 fresh people per question who chat at once
+        right = [
             [
-                hold_chat(draw_person("", STUDY_HABITS, rng), problem, assistant, STUDY_HABITS, rng).letter
+                hold_chat(draw_person("", STUDY_HABITS, rng), problem, name, STUDY_HABITS, rng).letter
                 == problem.question.answer
                 for _ in range(60)
             ]
             for problem in sample.problems.values()
         ]
-        for assistant in sample.study.assistants
-    }
-
-
-def holds(mean: Mean, truth: float, error_of_truth: float = 0.0) -> bool:
-    assert isinstance(mean.value, float)
-    assert isinstance(mean.standard_error, float)
-    return abs(mean.value - truth) < SURE * math.hypot(mean.standard_error, error_of_truth)
-
-
-def test_accuracy_alone_is_recovered(sample: SampleStudy, report: StudyReport) -> None:
-    assert holds(row_of(report, "user alone", "all").accuracy, expected_alone(sample))
-
-
-def test_letter_only_accuracy_of_the_assistants_is_recovered(sample: SampleStudy, report: StudyReport) -> None:
-    for assistant in sample.study.assistants:
-        chances = [letter_only_chance(p, assistant, "letter_only_few_shot") for p in sample.problems.values()]
-        truth = 0.98 * sum(chances) / len(chances)  # 2 % of the replies are invalid
-        assert holds(row_of(report, "AI alone, letter_only_few_shot", assistant, "").accuracy, truth)
-
-
-def test_user_ai_accuracy_and_the_gap_between_assistants_are_recovered(
-    report: StudyReport, fresh: dict[str, list[list[bool]]]
-) -> None:
-    truth = {name: float(np.mean(right)) for name, right in fresh.items()}
-    for name, right in fresh.items():
+        truth[name] = float(np.mean(right))
         error = math.sqrt(np.var(right, axis=1).mean() / np.size(right))
         assert holds(row_of(report, "user-AI", name).accuracy, truth[name], error)
     gap = next(row for row in report.model_gaps if (row.method, row.condition) == ("user-AI", "all"))
     assert holds(gap.difference, truth[gap.first] - truth[gap.second], 0.01)
 
 
-def test_the_regression_of_answers_alone_recovers_difficulty_and_ability(
-    sample: SampleStudy, report: StudyReport
-) -> None:
+def test_the_regression_recovers_difficulty_and_ability(sample: SampleStudy, report: StudyReport) -> None:
     # By construction log odds = ability - difficulty with abilities of standard deviation 1.
     fit = next(one.fit for one in report.regressions if one.method == "user alone")
-    assert not isinstance(fit, Undefined)
     difficulty = np.array([problem.difficulty for problem in sample.problems.values()])
     truths = [(fit.question_spread, difficulty.std(ddof=1)), (fit.person_spread, 1.0)]
 
     assert abs(fit.effects[0].estimate + difficulty.mean()) < 1.96 * fit.effects[0].standard_error
     for spread, truth in truths:
-        assert not isinstance(spread.interval, Undefined)
         assert spread.interval[0] < truth < spread.interval[1]
     # Errors that treat effects as independent would be less than half of this.
     assert fit.effects[0].standard_error > 0.1
@@ -308,9 +264,7 @@ def test_corrected_and_misled_rates_are_recovered(sample: SampleStudy, report: S
             counts[before_right][1] += 1
     row = next(row for row in report.advice if row.assistant == "scripted-strong")
     for found, (yes, cases) in ((row.corrected, counts[False]), (row.misled, counts[True])):
-        assert isinstance(found.value, float)
-        assert isinstance(found.standard_error, float)
-        assert abs(found.value - yes / cases) < SURE * math.hypot(found.standard_error, 0.02)
+        assert holds(found, yes / cases, 0.02)
 
 
 # Files

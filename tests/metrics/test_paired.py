@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from benchmarks.coverage import World, draw_study, study_differences
@@ -19,36 +21,29 @@ from chatbench.metrics.paired import (
 from chatbench.metrics.pairs import Pair, Prediction
 from chatbench.metrics.resampling import Draws, Interval, Resampling
 
-Accuracies = dict[Pair, Prediction]
 
-
-def accuracies(values: list[float], assistant: str = "gpt") -> Accuracies:
-    return {(f"q{i:02d}", assistant): Prediction(v, 10) for i, v in enumerate(values)}
+def accuracies(values: Sequence[float], assistant: str = "gpt", name: str = "q") -> dict[Pair, Prediction]:
+    return {(f"{name}{i:02d}", assistant): Prediction(float(v), 10) for i, v in enumerate(values)}
 
 
 def differences(
-    human: list[float], first: list[float], second: list[float], replicates: int = 2000
+    *sides: Sequence[float], replicates: int = 2000, answers: Sequence[Answer] = ()
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits = [paired_split(accuracies(human), accuracies(first), accuracies(second))]
-    return paired_differences(Draws(splits[0].human, (), Resampling(replicates)), splits)
+    """Of people's accuracies and those of two simulators."""
+    splits = [paired_split(*map(accuracies, sides))]
+    return paired_differences(Draws(splits[0].human, answers, Resampling(replicates)), splits)
 
 
 def test_differences_are_first_minus_second_on_the_cells_of_both() -> None:
-    human, first = accuracies([0.2, 0.4, 0.9, 0.6]), accuracies([0.2, 0.5, 0.5, 0.6])
-    second = accuracies([0.5, 0.5, 0.5])  # lacks the last question
-    splits = [paired_split(human, first, second)]
-    found = paired_differences(Draws(splits[0].human, (), Resampling(200)), splits)["gpt", "mae"]
+    # The second lacks the last question.
+    found = differences([0.2, 0.4, 0.9, 0.6], [0.2, 0.5, 0.5, 0.6], [0.5, 0.5, 0.5])["gpt", "mae"]
 
     assert found.first == pytest.approx(0.5 / 3)
     assert found.second == pytest.approx(0.8 / 3)
     assert found.difference == pytest.approx(-0.1)
-
-
-def test_a_simulator_does_not_differ_from_itself() -> None:
-    rng = np.random.default_rng(1)
-    human, same = rng.random(20).tolist(), rng.random(20).tolist()
+    # A simulator does not differ from itself.
+    human, same = np.random.default_rng(1).random((2, 20))
     found = differences(human, same, same)["gpt", "pearson"]
-
     assert (found.difference, found.p) == (0.0, 1.0)
     assert found.interval == Undefined("the metric is the same whichever questions are drawn")
 
@@ -59,31 +54,22 @@ def test_what_is_hard_about_questions_cancels() -> None:
     human = rng.uniform(0, 0.4, 30)
     off = rng.uniform(0, 0.5, 30)
     second = human + off + np.where(rng.random(30) < 0.5, 0.05, 0.06)
-    found = differences(human.tolist(), (human + off).tolist(), second.tolist())["gpt", "mae"]
+    found = differences(human, human + off, second)["gpt", "mae"]
 
-    assert isinstance(found.interval, Interval)
     assert found.interval.high - found.interval.low < 0.01  # unpaired it would be about 0.15
     assert found.p == pytest.approx(1 / 2001)
 
 
-def test_the_permutation_p_of_four_questions_is_that_of_all_exchanges() -> None:
-    # Differences of errors 1 2 3 10 (in 1/20): of 16 sign patterns those with |sum| >= 16 are two: 2/16.
-    human = [0.0] * 4
-    found = differences(human, [0.05, 0.10, 0.15, 0.50], [0.0] * 4, replicates=20_000)["gpt", "mae"]
-
-    assert found.p == pytest.approx(2 / 16, abs=0.01)
-    assert permutation_p(0.5, np.array([0.5, np.nan, -0.1])) == pytest.approx(2 / 3)
-
-
-def test_both_assistants_of_a_question_are_exchanged_together() -> None:
-    # With twins instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
-    first, second = [0.05, 0.10, 0.15, 0.50], [0.0] * 4
-    human, one, two = ({**accuracies(values), **accuracies(values, "twin")} for values in ([0.0] * 4, first, second))
-    splits = [paired_split(human, one, two)] * 2
+def test_the_permutation_p_is_that_of_all_exchanges_of_questions_with_both_assistants_together() -> None:
+    # Differences of errors 1 2 3 10 (in 1/20): of 16 sign patterns those with |sum| >= 16 are two: 2/16. With twins
+    # instead of a second sample the p-value stays; exchanged apart, 2/16 would become about 2/256.
+    sides = [0.0] * 4, [0.05, 0.10, 0.15, 0.50], [0.0] * 4
+    splits = [paired_split(*({**accuracies(values), **accuracies(values, "twin")} for values in sides))] * 2
     found = paired_differences(Draws(splits[0].human, (), Resampling(20_000)), splits)
 
-    assert found["all", "mae"].p == pytest.approx(2 / 16, abs=0.01)
-    assert found["mean of assistants", "mae"].p == pytest.approx(2 / 16, abs=0.01)
+    for row in ("gpt", "all", "mean of assistants"):
+        assert found[row, "mae"].p == pytest.approx(2 / 16, abs=0.01)
+    assert permutation_p(0.5, np.array([0.5, np.nan, -0.1])) == pytest.approx(2 / 3)
 
 
 def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
@@ -92,34 +78,25 @@ def test_a_bias_neither_makes_nor_hides_a_difference_of_correlations() -> None:
     rng = np.random.default_rng(3)
     human = rng.uniform(0.45, 1, 60)
     first, second, poor = (np.clip(human + rng.normal(0, sd, 60), 0.4, 1) for sd in (0.05, 0.05, 0.12))
-    equal = differences(human.tolist(), first.tolist(), (second - 0.4).tolist(), 500)
-    worse = differences(human.tolist(), first.tolist(), (poor - 0.4).tolist(), 500)
+    equal, worse = (differences(human, first, other - 0.4, replicates=500) for other in (second, poor))
 
-    assert isinstance(equal["gpt", "pearson"].p, float)
     assert equal["gpt", "pearson"].p > 0.05
     assert equal["gpt", "mae"].p == pytest.approx(1 / 501)
-    assert isinstance(worse["gpt", "pearson"].p, float)
     assert worse["gpt", "pearson"].p < 0.02
-    assert isinstance(worse["gpt", "spearman"].p, float)
     assert worse["gpt", "spearman"].p < 0.02
 
 
 def test_a_few_able_people_do_not_decide_between_two_simulators() -> None:
     # Four of six people are always right, two never: the first simulator is nearer to them on every question, but with
     # six other people it might as well be further off. Swaps of questions alone find p = 0.001.
-    human = accuracies([4 / 6] * 30)
     rng = np.random.default_rng(8)
-    first, second = (accuracies((level + rng.uniform(-0.05, 0.05, 30)).tolist()) for level in (0.6, 0.4))
+    accurate = [4 / 6] * 30, *(level + rng.uniform(-0.05, 0.05, 30) for level in (0.6, 0.4))
     answers = [
         Answer(f"q{q:02d}", f"person {n}", "user-AI", "gpt", "", None, n < 4) for q in range(30) for n in range(6)
     ]
-    splits = [paired_split(human, first, second)]
-    found = paired_differences(Draws(human, answers, Resampling(1000)), splits)["gpt", "mae"]
-    strangers = differences([4 / 6] * 30, *([one[pair].accuracy for pair in sorted(one)] for one in (first, second)))
+    strangers, found = (differences(*accurate, answers=of)["gpt", "mae"] for of in ((), answers))
 
-    assert strangers["gpt", "mae"].p == pytest.approx(1 / 2001)
-    assert isinstance(found.interval, Interval)
-    assert isinstance(found.p, float)
+    assert strangers.p == pytest.approx(1 / 2001)
     assert found.interval.low < 0 < found.interval.high
     assert found.p > 0.05  # as the interval says
 
@@ -128,10 +105,8 @@ def test_differences_of_correlations_stay_within_two() -> None:
     human = [0.1, 0.5, 0.4, 0.9, 0.2]
     draws = Draws(accuracies(human), (), Resampling(200, confidence=0.9999))
     splits = [paired_split(accuracies(human), accuracies(human), accuracies([0.9, 0.5, 0.4, 0.3, 0.2]))]
-    bound = paired_differences(draws, splits)["gpt", "pearson"].interval
 
-    assert isinstance(bound, Interval)
-    assert bound.high == 2.0
+    assert paired_differences(draws, splits)["gpt", "pearson"].interval.high == 2.0
 
 
 def test_equally_good_simulators_differ_significantly_no_more_often_than_they_should() -> None:
@@ -148,25 +123,18 @@ def test_equally_good_simulators_differ_significantly_no_more_often_than_they_sh
     assert sum(held) >= 33
 
 
-def test_a_figure_that_one_of_them_lacks_has_no_difference() -> None:
+def test_a_figure_that_one_of_them_lacks_has_no_difference_and_a_split_without_it_counts_for_neither() -> None:
     found = differences([0.1, 0.5, 0.9, 0.3], [0.5] * 4, [0.1, 0.6, 0.7, 0.2])
-
     assert found["gpt", "pearson"].difference == Undefined("one of the two is undefined")
     assert isinstance(found["gpt", "pearson"].p, Undefined)
     assert isinstance(found["gpt", "mae"].difference, float)
-
-
-def test_a_split_where_one_of_them_lacks_a_figure_counts_for_neither() -> None:
     # The second is constant in the second split: only the first, in which both are equal, can be compared. Subtracting
     # means over different splits would give (1 + -1) / 2 - 1 = -1.
     up, down, flat = [0.1, 0.4, 0.6, 0.9], [0.9, 0.6, 0.4, 0.1], [0.5] * 4
 
-    def later(values: list[float]) -> Accuracies:
-        return {(f"r{i}", "gpt"): Prediction(v, 10) for i, v in enumerate(values)}
-
     splits = [
-        paired_split(accuracies(up), accuracies(up), accuracies(up)),
-        paired_split(later(up), later(down), later(flat)),
+        paired_split(*[accuracies(up)] * 3),
+        paired_split(*(accuracies(values, name="r") for values in (up, down, flat))),
     ]
     pairs = [pair for split in splits for pair in split.human]
     found = paired_differences(Draws(pairs, (), Resampling(200)), splits)
@@ -194,10 +162,3 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_never_sinks() -
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, missing, 0.9]) == [1.0, missing, 1.0]
     assert holm([]) == []
-
-
-def test_pairs_keep_only_what_both_predict() -> None:
-    human = accuracies([0.1, 0.2, 0.3])
-    found = paired_split(human, accuracies([0.5, 0.5, 0.5, 0.5]), accuracies([0.4]))
-
-    assert list(found.human) == [("q00", "gpt")]

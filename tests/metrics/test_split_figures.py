@@ -14,7 +14,6 @@ from chatbench.core.records import (
     Question,
     SimulatedConversation,
     Study,
-    Termination,
     Turn,
 )
 from chatbench.metrics.agreement import Undefined, Value
@@ -62,29 +61,19 @@ STUDY = Study(
 )
 
 
-def simulated(
-    question_id: str,
-    assistant: str,
-    letters: str,
-    *,
-    prompt: str = "Ann has 11 pens and buys 21 pens.",
-    termination: Termination = "answered",
-    start: int = 0,
-) -> list[SimulatedConversation]:
+PROMPT = "Ann has 11 pens and buys 21 pens."
+
+
+def simulated(question_id: str, assistant: str, letters: str, *, prompt: str = PROMPT) -> list[SimulatedConversation]:
     """One chat per letter; `-` is an invalid answer."""
     turns = (Turn("user", prompt), Turn("assistant", "1"))
     return [
         SimulatedConversation(
-            id=f"{question_id}|{assistant}|{index}",
-            question_id=question_id,
-            assistant=assistant,
-            index=index,
-            turns=turns,
-            termination=termination,
+            f"{question_id}|{assistant}|{index}", question_id, assistant, index, turns, "answered",
             letter=None if letter == "-" else letter,
         )
-        for index, letter in enumerate(letters, start)
-    ]
+        for index, letter in enumerate(letters)
+    ]  # fmt: skip
 
 
 def failed(question_id: str, assistant: str, index: int, reason: str) -> SimulatedConversation:
@@ -92,15 +81,9 @@ def failed(question_id: str, assistant: str, index: int, reason: str) -> Simulat
 
 
 def full_simulation() -> Simulation:
-    chats = [
-        *simulated("q1", "strong", "AA"),
-        *simulated("q2", "strong", "AB"),
-        *simulated("q3", "strong", "A-"),
-        *simulated("q1", "weak", "BB"),
-        *simulated("q2", "weak", "BB"),
-        *simulated("q3", "weak", "AB"),
-    ]
-    return Simulation(FINE_TUNED, tuple(chats), conversations=2)
+    letters = {"strong": ("AA", "AB", "A-"), "weak": ("BB", "BB", "AB")}
+    chats = [simulated(f"q{n}", name, said) for name, of in letters.items() for n, said in enumerate(of, 1)]
+    return Simulation(FINE_TUNED, tuple(one for each in chats for one in each), conversations=2)
 
 
 def figures(simulation: Simulation, *others: Simulation) -> dict[tuple[str, str, str], Value]:
@@ -174,6 +157,7 @@ def test_a_figure_worked_by_hand(row: tuple[str, str, str], expected: float) -> 
 
 
 def test_what_has_no_value_is_undefined_or_not_there() -> None:
+    assert human_overlap([chat("q1", "w1", "a b c d")] * 2) is None  # one person writing twice is no pair of people
     rows = figures(full_simulation())
 
     for assistant in (STRONG, MEAN):
@@ -205,26 +189,20 @@ def test_a_broken_endpoint_is_no_answer_but_a_silent_simulator_is_an_invalid_one
     assert [(p.human, p.n_human) for p in pairs] == [(1.0, 4), (0.5, 4)]
 
 
-def test_the_base_model_simulator_is_scored_on_the_same_cells_with_its_own_number_of_chats() -> None:
+def test_the_base_model_is_scored_on_the_same_cells_and_compared_with_the_first_chats_of_the_other() -> None:
+    # First chats with strong: right, right, right against 1 .5 .75; all chats: 1 .5 .5.
     base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B", prompt="")), conversations=1)
     rows = figures(full_simulation(), base_model)
 
-    assert rows["strong", "base model", "questions"] == 1
-    assert rows["strong", "base model", "mae"] == 1.0
+    own = {metric: rows["strong", "base model", metric] for metric in ("questions", "mae")}
+    assert own == {"questions": 1, "mae": 1.0}
     assert rows["all", "base model", "bleu"] == 0.0
-
-
-def test_a_simulator_with_fewer_chats_is_to_be_compared_with_the_first_chats_of_the_other() -> None:
-    # First chats with strong: right, right, right against 1 .5 .75; all chats: 1 .5 .5.
-    base_model = Simulation(BASE_MODEL, tuple(simulated("q1", "strong", "B")), conversations=1)
-    rows = figures(full_simulation(), base_model)
-
     assert rows["strong", "fine-tuned, first 1 chat", "mae"] == pytest.approx(0.75 / 3)
     assert ("strong", "fine-tuned, first 1 chat", "pearson") in rows
-    for name in ("ceiling, 2 chats", "ceiling, 1 chat", "ceiling, unlimited chats"):
-        assert ("mean of assistants", name, "mae") in rows
-    assert rows["all", "ceiling, unlimited chats", "rmse"] < rows["all", "ceiling, 2 chats", "rmse"]  # type: ignore[operator]
-    assert rows["all", "ceiling, 2 chats", "rmse"] < rows["all", "ceiling, 1 chat", "rmse"]  # type: ignore[operator]
+    ceilings = [f"ceiling, {chats}" for chats in ("unlimited chats", "2 chats", "1 chat")]
+    assert all(("mean of assistants", name, "mae") in rows for name in ceilings)
+    unlimited, two, one = (rows["all", name, "rmse"] for name in ceilings)
+    assert unlimited < two < one  # type: ignore[operator]
 
 
 def parts() -> dict[str, dict[tuple[str, str, str], Value]]:
@@ -252,11 +230,4 @@ def test_a_condition_has_its_own_people_and_a_subset_its_own_questions() -> None
     assert found["subset t"]["strong", "fine-tuned", "mae"] == pytest.approx(0.25)
     assert isinstance(found["subset t"]["strong", "fine-tuned", "pearson"], Undefined)
     assert set(found) == {"", "condition first", "condition then", "subset s", "subset t"}
-
-
-def test_there_are_no_strata_where_there_is_one_condition_and_one_subset() -> None:
-    assert split_metrics(STUDY, TRAIN, TEST, [full_simulation()], {}).strata == {}
-
-
-def test_one_person_writing_twice_is_not_a_pair_of_people() -> None:
-    assert human_overlap([chat("q1", "w1", "a b c d"), chat("q1", "w1", "a b c d")]) is None
+    assert split_metrics(STUDY, TRAIN, TEST, [full_simulation()], {}).strata == {}  # one condition and one subset

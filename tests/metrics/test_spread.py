@@ -9,26 +9,16 @@ import pytest
 
 from chatbench.core.records import Answer
 from chatbench.metrics.agreement import Undefined
-from chatbench.metrics.names import FINE_TUNED
-from chatbench.metrics.pairs import Pair, Prediction, SplitPairs
+from chatbench.metrics.pairs import Prediction
 from chatbench.metrics.resampling import Draws, PredictorPairs, Resampling
 from chatbench.metrics.uncertainty import (
     CAUSES,
     SplitValues,
-    Spread,
     jackknife_values,
     predictor_spreads,
     spread,
     variance_components,
 )
-
-
-def all_pairs(splits: list[SplitPairs]) -> list[Pair]:
-    return [pair for split in splits for pair in split.human]
-
-
-def pairs_of(draws: Draws, splits: list[SplitPairs]) -> list[PredictorPairs]:
-    return [draws.predictor_pairs(split.human, split.predictors[FINE_TUNED]) for split in splits]
 
 
 def values_of(held_out: list[list[int]], numbers: list[list[float]]) -> list[SplitValues]:
@@ -70,7 +60,6 @@ def test_the_causes_add_up_to_the_variance_of_the_mean_over_splits() -> None:
         question, split = rng.normal(0, 2, 40), rng.normal(0, 1, 3)
         numbers = [question[q] + s + rng.normal(0, 1.5, 16) for q, s in zip(held_out, split, strict=True)]
         found = spread(list(zip(held_out, numbers, strict=True)), people=0.01, ties=0.0, chats=0.02)
-        assert isinstance(found, Spread)
         assert set(found.by_cause) == set(CAUSES)
         totals.append(found.total)
         means.append(np.mean([each.mean() for each in numbers]))
@@ -78,7 +67,9 @@ def test_the_causes_add_up_to_the_variance_of_the_mean_over_splits() -> None:
     assert np.mean(totals) == pytest.approx(np.var(means), rel=0.06)
 
 
-def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tuple[list[SplitPairs], list[Answer]]:
+def world(
+    rng: np.random.Generator, question_sd: float, split_sd: float, seed: int = 0
+) -> tuple[Draws, list[PredictorPairs]]:
     """80 questions, 3 splits of 40, 6 people and 8 chats a question; everybody answers once."""
     chance = np.clip(rng.normal(0.5, question_sd, 80), 0.05, 0.95)
     right = rng.binomial(6, 0.5, 80)
@@ -89,34 +80,25 @@ def world(rng: np.random.Generator, question_sd: float, split_sd: float) -> tupl
     for _ in range(3):
         held_out = np.sort(rng.permutation(80)[:40])
         guess = rng.binomial(8, np.clip(chance[held_out] + rng.normal(0, split_sd), 0, 1)) / 8
-        names = [(f"q{q:02d}", "gpt") for q in held_out]
-        splits.append(
-            SplitPairs(
-                {cell: Prediction(float(right[q]) / 6, 6) for cell, q in zip(names, held_out, strict=True)},
-                {FINE_TUNED: {cell: Prediction(float(g), 8) for cell, g in zip(names, guess, strict=True)}},
-            )
-        )
-    return splits, answers
+        human = {(f"q{q:02d}", "gpt"): Prediction(float(right[q]) / 6, 6) for q in held_out}
+        splits.append((human, {cell: Prediction(float(g), 8) for cell, g in zip(human, guess, strict=True)}))
+    draws = Draws([pair for human, _ in splits for pair in human], answers, Resampling(150, seed=seed))
+    return draws, [draws.predictor_pairs(*split) for split in splits]
 
 
 def test_people_and_chats_are_told_apart_from_questions_and_splits() -> None:
     # The bias is a mean of s - h, so its variances are known. Per question in a split: people 0.25/6, shared by splits;
     # chats p(1-p)/8; questions 0.1^2; splits 0.05^2. Averaged over 60 studies.
     rng = np.random.default_rng(3)
-    sums: dict[str, list[float]] = {cause: [] for cause in CAUSES}
-    weights = []
+    found, weights = [], []
     for number in range(60):
-        splits, answers = world(rng, question_sd=0.1, split_sd=0.05)
-        draws = Draws(all_pairs(splits), answers, Resampling(150, seed=number))
-        found = predictor_spreads(draws, pairs_of(draws, splits))
-        bias = found["gpt", "bias"]
-        assert isinstance(bias, Spread)
-        for cause in CAUSES:
-            sums[cause].append(bias.by_cause[cause])
-        times = np.bincount([int(q[1:]) for split in splits for q, _ in split.human], minlength=80)
+        draws, parts = world(rng, question_sd=0.1, split_sd=0.05, seed=number)
+        bias = predictor_spreads(draws, parts)["gpt", "bias"]
+        found.append([bias.by_cause[cause] for cause in CAUSES])
+        times = np.bincount(np.concatenate([each.question for each in parts]))
         weights.append(float(((times / 120) ** 2).sum()))
     shared, alone = float(np.mean(weights)), 1 / 120
-    means = {cause: float(np.mean(each)) for cause, each in sums.items()}
+    means = dict(zip(CAUSES, np.mean(found, axis=0), strict=True))
 
     assert means["people"] == pytest.approx(0.25 / 6 * shared, rel=0.1)
     assert means["chats"] == pytest.approx((0.25 - 0.01) / 8 * alone, rel=0.1)
@@ -126,24 +108,13 @@ def test_people_and_chats_are_told_apart_from_questions_and_splits() -> None:
 
 
 def test_one_split_tells_people_and_chats_from_the_rest_and_no_more() -> None:
-    splits, answers = world(np.random.default_rng(4), 0.2, 0.0)
-    draws = Draws(all_pairs(splits), answers, Resampling(150))
-    parts = pairs_of(draws, splits[:1])
-    found = predictor_spreads(draws, parts)["gpt", "mae"]
-
-    assert isinstance(found, Spread)
-    assert set(found.by_cause) == {"questions", "people", "chats"}
-    _, values = jackknife_values(parts[0])["gpt", "mae"]
-    assert found.total == pytest.approx(float(values.var(ddof=1)) / 40)
-
-
-def test_jackknife_values_of_a_mean_are_the_questions_own() -> None:
-    splits, answers = world(np.random.default_rng(5), 0.2, 0.0)
-    draws = Draws(all_pairs(splits), answers, Resampling(100))
-    [cells] = pairs_of(draws, splits[:1])
+    draws, (cells, *_) = world(np.random.default_rng(4), 0.2, 0.0)
+    found = predictor_spreads(draws, [cells])["gpt", "mae"]
     _, values = jackknife_values(cells)["gpt", "mae"]
 
-    assert values == pytest.approx(np.abs(cells.simulated - cells.human))
+    assert values == pytest.approx(np.abs(cells.simulated - cells.human))  # of a mean: the questions' own
+    assert set(found.by_cause) == {"questions", "people", "chats"}
+    assert found.total == pytest.approx(float(values.var(ddof=1)) / 40)
 
 
 def test_splits_without_a_common_question_cannot_be_told_from_questions() -> None:

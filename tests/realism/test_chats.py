@@ -6,15 +6,17 @@ import pytest
 from tests.support.realism_chats import CELLS, TRAINS, chat
 
 from chatbench.core.records import Question
-from chatbench.metrics.first_prompts import share_in_order, words
-from chatbench.realism.chats import Coverage, answer_in_reply, coverage, on_common_cells, tells_options, wording_of
+from chatbench.realism.chats import (
+    Coverage,
+    answer_in_reply,
+    copied_share,
+    coverage,
+    on_common_cells,
+    tells_options,
+    wording_of,
+)
 from chatbench.sample.participants import STUDY_HABITS
 from chatbench.sample.study import SampleSettings, make_sample
-
-
-def test_words_out_of_order_are_not_copied() -> None:
-    # A bag of words would call a scrambled question a copy: the likely mistake.
-    assert share_in_order(words("one two three four"), words("four three two one")) == 0.25
 
 
 @pytest.mark.parametrize(
@@ -37,12 +39,11 @@ def test_a_first_message_is_one_of_four(question: Question, message: str, wordin
     assert wording_of(message, question) == wording
 
 
-def test_options_are_told_only_if_all_are() -> None:
+def test_coverage_is_of_all_messages_together_and_counts_each_number_once() -> None:
+    # A bag of words would call a scrambled question a copy: the likely mistake.
+    assert copied_share("four three two one", "one two three four") == 0.25
     assert tells_options("is it 180, 200, 220 or 600?", TRAINS)
     assert not tells_options("is it 180 or 200?", TRAINS)
-
-
-def test_coverage_is_of_all_messages_together_and_counts_each_number_once() -> None:
     assert coverage(["120 miles, 120", "and 3"], TRAINS).numbers == pytest.approx(2 / 3)
     assert coverage(["energy"], CELLS) == Coverage(None, pytest.approx(1 / 6))  # part living cell turns sugar energy
     assert coverage([], Question("q", "s", "???", ("a", "b", "c", "d"), "A")) == Coverage(None, None)
@@ -69,15 +70,23 @@ def test_the_answer_in_a_reply_is_the_last_that_it_names(reply: str, letter: str
     assert answer_in_reply(reply, CELLS if "nucleus" in reply else TRAINS) == letter
 
 
-def test_a_mirror_is_a_copy_with_one_reply_whose_answer_is_adopted() -> None:
-    told = "The answer is B."
-    assert chat([TRAINS.text], replies=[told], answer="B").mirror
-    assert not chat([TRAINS.text], replies=[told], answer="C").mirror
-    assert not chat([TRAINS.text, "sure?"], replies=[told, told], answer="B").mirror
-    assert not chat(["how far does the train go"], replies=[told], answer="B").mirror
-    unread = chat([TRAINS.text], replies=["Hm."], answer="B")
-    assert (unread.mirror, unread.may_mirror) == (False, True)
-    assert not chat([TRAINS.text], replies=["Hm."], answer=None).mirror  # None is not an adopted None
+@pytest.mark.parametrize(
+    ("messages", "reply", "answer", "mirror", "may"),
+    [
+        ([TRAINS.text], "The answer is B.", "B", True, True),
+        ([TRAINS.text], "The answer is B.", "C", False, False),
+        ([TRAINS.text, "sure?"], "The answer is B.", "B", False, False),
+        (["how far does the train go"], "The answer is B.", "B", False, False),
+        ([TRAINS.text], "Hm.", "B", False, True),
+        ([TRAINS.text], "Hm.", None, False, True),  # None is not an adopted None
+    ],
+)
+def test_a_mirror_is_a_copy_with_one_reply_whose_answer_is_adopted(
+    messages: list[str], reply: str, answer: str | None, mirror: bool, may: bool
+) -> None:
+    found = chat(messages, replies=[reply] * len(messages), answer=answer)
+
+    assert (found.mirror, found.may_mirror) == (mirror, may)
 
 
 def test_copies_and_answers_of_the_sample_study_are_read_as_they_were_generated() -> None:

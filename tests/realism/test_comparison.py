@@ -13,9 +13,8 @@ from tests.support.realism_chats import TRAINS, chat
 
 from chatbench.metrics.agreement import Undefined
 from chatbench.realism.chats import ChatTraits, UserChat, real_chats, traits_of
-from chatbench.realism.comparison import Comparison, Halving, halvings, realism
+from chatbench.realism.comparison import Comparison, Halving, Realism, halvings, realism
 from chatbench.realism.detectability import (
-    Detection,
     area_under_curve,
     behaviour_classes,
     detection,
@@ -47,13 +46,10 @@ def test_a_person_is_never_in_both_halves_and_sides_have_equally_many_chats_of_e
         assert len(half.first) == 12  # three simulated chats of each of four cells, though five people wrote
 
 
-def test_people_of_each_assistant_are_spread_over_both_halves() -> None:
+def test_people_of_each_assistant_are_spread_over_both_halves_and_one_person_cannot_be_halved() -> None:
     real = [chat(["hi"], person=f"{name}{p}", assistant=name) for name in "ab" for p in range(10)]
     for half in _halved(real, real):
         assert [sum(c.cell[1] == name for c in half.second) for name in "ab"] == [5, 5]
-
-
-def test_one_person_cannot_be_halved() -> None:
     assert _halved([chat(["hi"]), chat(["ho"])], [chat(["yo"])]) == []
 
 
@@ -89,7 +85,6 @@ def lowered(chats: Sequence[ChatTraits]) -> list[ChatTraits]:
 
 def test_classes_are_found_in_people_and_every_chat_falls_into_one(people: list[ChatTraits]) -> None:
     classes = behaviour_classes(people, seed=0)
-    assert not isinstance(classes, Undefined)
     found = classes.classes_of(people)
 
     assert len(classes.centres) == 8 == len(classes.names())
@@ -97,21 +92,17 @@ def test_classes_are_found_in_people_and_every_chat_falls_into_one(people: list[
     assert found.count(0) == max(found.count(place) for place in range(8))
 
 
-def test_too_few_chats_have_no_classes() -> None:
-    assert isinstance(behaviour_classes([chat(["hi"])] * 49, seed=0), Undefined)
-    assert isinstance(behaviour_classes([chat(["hi"])] * 100, seed=0), Undefined)  # all alike
-    assert isinstance(behaviour_classes([], seed=0), Undefined)
-
-
-def test_the_area_under_the_curve_counts_ties_as_half() -> None:
-    # Pairs (0.5 against 0.5, 0.1): one tie, one win.
-    assert area_under_curve(np.array([0, 0, 1]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
+@pytest.mark.parametrize("count", [0, 49, 100])  # the hundred are all alike
+def test_too_few_chats_have_no_classes_and_are_not_classified(count: int) -> None:
+    assert isinstance(behaviour_classes([chat(["hi"])] * count, seed=0), Undefined)
+    assert isinstance(detection([chat(["hi"])] * min(count, 3), [chat(["ho"])] * 3, seed=0), Undefined)
 
 
 def test_a_classifier_sees_capital_letters_and_names_them(people: list[ChatTraits]) -> None:
     found = detection(people[:240], lowered(people[240:]), seed=0)
-    assert isinstance(found, Detection)
 
+    # Pairs (0.5 against 0.5, 0.1): one tie, which counts half, and one win.
+    assert area_under_curve(np.array([0, 0, 1]), np.array([0.5, 0.1, 0.5])) == pytest.approx(0.75)
     assert found.auc > 0.7
     assert found.p_value == pytest.approx(0.001)
     assert any("I" in one.feature or "H" in one.feature for one in found.telling_first)
@@ -122,24 +113,18 @@ def test_a_classifier_is_asked_about_questions_that_it_has_not_seen() -> None:
     questions, labels = np.repeat(np.arange(10), 8), np.tile([0, 0, 0, 0, 1, 1, 1, 1], 10)
     rows = 10 * np.eye(20)[2 * questions + labels]
     scores = out_of_fold_scores(rows, labels, questions)
-    assert scores is not None
 
     assert np.ptp(scores) < 0.1
-
-
-@pytest.mark.parametrize("count", [0, 3])
-def test_too_few_chats_are_not_classified(count: int) -> None:
-    assert isinstance(detection([chat(["hi"])] * count, [chat(["ho"])] * 3, seed=0), Undefined)
 
 
 def test_resamples_of_one_side_only_are_left_out_and_many_of_them_leave_no_interval() -> None:
     # Their area under the curve is 0 / 0: one NaN, and the file could not be written.
     questions = [replace(TRAINS, id=f"q{n}") for n in range(6)]
     first = [chat(["hi there"], question=q) for q in questions for _ in range(8)]
-    second = [chat(["yo friend"], question=q) for q in questions for _ in range(8)]
-    some, few = (detection(first, of(second, {q.id for q in questions[:n]}), seed=0) for n in (3, 2))
-    assert isinstance(some, Detection)
-    assert isinstance(few, Detection)
+    some, few = (
+        detection(first, [chat(["yo friend"], question=q) for q in questions[:n] for _ in range(8)], seed=0)
+        for n in (3, 2)
+    )
 
     json.dumps(plain(some), allow_nan=False)  # 1 in 64 resamples has none of the three questions
     assert isinstance(some.auc_interval, tuple)
@@ -151,25 +136,20 @@ def by_name(comparisons: Sequence[Comparison]) -> dict[str, Comparison]:
     return {one.measure: one for one in comparisons}
 
 
-@pytest.fixture(scope="module")
-def held_out(sample: SampleStudy) -> set[str]:
-    return set(sorted(sample.problems)[::2])
+def against(people: Sequence[ChatTraits], simulated: Sequence[ChatTraits]) -> Realism:
+    """Compared on every other question; the classes are of the others."""
+    held_out = set(sorted({one.cell[0] for one in people})[::2])
+    real, chats = ([one for one in side if one.cell[0] in held_out] for side in (people, simulated))
+    return realism(real, chats, [one for one in people if one.cell[0] not in held_out], seed=0)
 
 
-def of(chats: Sequence[ChatTraits], questions: set[str], *, inside: bool = True) -> list[ChatTraits]:
-    return [one for one in chats if (one.cell[0] in questions) == inside]
-
-
-def test_other_people_of_the_same_population_are_as_near_as_people_are_to_each_other(
-    people: list[ChatTraits], others: list[ChatTraits], held_out: set[str]
-) -> None:
-    found = realism(of(people, held_out), of(others, held_out), of(people, held_out, inside=False), seed=0)
+def test_other_people_are_as_near_as_people_are(people: list[ChatTraits], others: list[ChatTraits]) -> None:
+    found = against(people, others)
     further = [one.further for one in found.comparisons if isinstance(one.further, float)]
     rows = by_name(found.comparisons)
 
     assert 0.3 < sum(further) / len(further) < 0.65
     accuracy = rows["real-or-simulated classifier, accuracy"]
-    assert isinstance(accuracy.apart, float)
     assert abs(accuracy.apart - 0.5) < 0.1
     assert all(isinstance(one.apart, float) for one in found.comparisons)
 
@@ -179,8 +159,9 @@ def test_with_few_simulated_chats_the_classifier_is_at_chance_too() -> None:
     rng = Random(0)
     questions = [replace(TRAINS, id=f"q{n}") for n in range(40)]
 
+    words = ["what", "is", "the", "sum", "of", "these", "please", "help", "me", "with", "it"]
+
     def draw(count: int, prefix: str) -> list[ChatTraits]:
-        words = ["what", "is", "the", "sum", "of", "these", "please", "help", "me", "with", "it"]
         return [
             chat([" ".join(rng.choices(words, k=8))], question=of, person=f"{prefix}{of.id}{n}")
             for of in questions
@@ -189,23 +170,19 @@ def test_with_few_simulated_chats_the_classifier_is_at_chance_too() -> None:
 
     found = realism(draw(10, "w"), draw(1, "s"), [], seed=0).detected
 
-    assert isinstance(found, Detection)
     assert 40 <= found.chats <= 80
     assert found.accuracy < 0.65
 
 
-def test_chats_cut_after_one_message_are_far_from_people(people: list[ChatTraits], held_out: set[str]) -> None:
+def test_chats_cut_after_one_message_are_far_from_people(people: list[ChatTraits]) -> None:
     short = [
         traits_of(replace(one.chat, messages=one.chat.messages[:1], replies=one.chat.replies[:1])) for one in people
     ]
-    found = realism(of(people, held_out), of(short, held_out), of(people, held_out, inside=False), seed=0)
-    rows = by_name(found.comparisons)
+    rows = by_name(against(people, short).comparisons)
     turns = rows["user turns, Wasserstein"]
 
     assert rows["chats that end after the first reply"].simulated == 1
     assert turns.further == 1
-    assert isinstance(turns.apart, float)
-    assert isinstance(turns.people_apart, float)
     assert turns.apart > 3 * turns.people_apart
     assert rows["first-message length, Wasserstein"].further != 1
     assert rows["length of a follow-up"].simulated == Undefined("nobody wrote a second message")
@@ -217,6 +194,11 @@ def test_a_tie_counts_half_so_that_what_all_do_alike_tells_nobody_apart() -> Non
     found = realism([chat(["hi"], person=f"w{n}") for n in range(8)], [chat(["hi"])] * 4, [], seed=0)
 
     assert by_name(found.comparisons)["user turns"].further == 0.5
+    # A single person gives reasons and no numbers.
+    found = realism([chat(["hi"])], [chat([])], [], seed=0)
+    assert {type(one.apart) for one in found.comparisons} == {Undefined}
+    assert by_name(found.comparisons)["user turns"].simulated == 0
+    assert isinstance(found.detected, Undefined)
 
 
 def test_a_measure_that_shrinks_with_size_is_taken_on_equally_many_chats(people: list[ChatTraits]) -> None:
@@ -226,13 +208,4 @@ def test_a_measure_that_shrinks_with_size_is_taken_on_equally_many_chats(people:
     row = by_name(realism(real, simulated, people, seed=0).comparisons)["distinct first messages"]
 
     assert row.people == 1
-    assert isinstance(row.simulated, float)
     assert row.simulated > 0.6  # four of eight messages drawn at random; of all 80 it would be 0.1
-
-
-def test_a_single_person_gives_reasons_and_no_numbers() -> None:
-    found = realism([chat(["hi"])], [chat([])], [], seed=0)
-
-    assert {type(one.apart) for one in found.comparisons} == {Undefined}
-    assert by_name(found.comparisons)["user turns"].simulated == 0
-    assert isinstance(found.detected, Undefined)

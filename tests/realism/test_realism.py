@@ -36,6 +36,7 @@ def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Wo
     write_log(place, "split_1")
     realism("tiny", workspace=place)
     folder = place.results / "realism" / "tiny"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
     split, summary = measures(folder / "split_0.json"), measures(folder / "summary.json")
 
     assert split["first message: copy"]["simulated"] == split["first message: copy"]["people"] == 1
@@ -47,11 +48,11 @@ def test_a_split_and_the_summary_hold_every_measure_with_its_reference(place: Wo
     }  # fmt: skip
     assert "people" not in summary["user turns, Wasserstein"]
     assert json.loads((folder / "summary.json").read_text())["signature"]["halvings"] == 20
+    realism("tiny", workspace=place)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_a_held_out_assistant_is_compared_with_its_own_chats_and_the_classes_are_those_of_the_others(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_held_out_assistant_is_compared_with_its_own_chats(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_splits(place.data.parent / "study", place.data, by="assistant", splits=None)
     place = Workspace(place.data, place.results)
     write_log(place, "split_0")
@@ -64,41 +65,19 @@ def test_a_held_out_assistant_is_compared_with_its_own_chats_and_the_classes_are
     assert (real, simulated, training) == ({held_out}, {held_out}, set(ASSISTANTS) - {held_out})
 
 
-def test_running_twice_writes_the_same_bytes(place: Workspace) -> None:
-    folder = place.results / "realism" / "tiny"
-    realism("tiny", workspace=place)
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    realism("tiny", workspace=place)
-
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
-
-
-def test_the_base_models_chats_have_files_of_their_own(place: Workspace) -> None:
-    write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
-    table = realism("tiny", workspace=place, settings=RealismSettings(base_model=True))
-
-    assert table.source == "base model"
-    assert {path.name for path in (place.results / "realism" / "tiny").iterdir()} == {
-        "split_0_base.json", "summary_base.json",
-    }  # fmt: skip
-
-
-def test_without_chats_of_the_base_there_is_nothing_to_compare(place: Workspace) -> None:
-    with pytest.raises(ChatbenchError, match="no chats of the base model"):
-        realism("tiny", workspace=place, settings=RealismSettings(base_model=True))
-
-
-def test_a_split_without_chats_of_the_base_is_left_out_unless_it_was_named(place: Workspace) -> None:
+def test_the_base_models_chats_have_own_files_and_splits_without_any_are_left_out(place: Workspace) -> None:
     # One such split ended the whole command, with "chatbench simulate MODEL" as its fix.
     write_log(place, "split_1")
+    settings = RealismSettings(base_model=True)
+    with pytest.raises(ChatbenchError, match="split_0, split_1: no chats of the base model"):
+        realism("tiny", workspace=place, settings=settings)
     write_log(place, "split_0", always_wrong, base_model=True, conversations=2)
-    settings, simulate = (
-        RealismSettings(base_model=True),
-        "chatbench simulate tiny --assistant SPEC --base --split split_1",
-    )
+    simulate = "chatbench simulate tiny --assistant SPEC --base --split split_1"
     table = realism("tiny", workspace=place, settings=settings)
 
-    assert list(table.splits) == ["split_0"]
+    assert (table.source, list(table.splits)) == ("base model", ["split_0"])
+    files = {path.name for path in (place.results / "realism" / "tiny").iterdir()}
+    assert files == {"split_0_base.json", "summary_base.json"}
     assert table.notes == (f"split_1: no chats of the base model, left out; {simulate}",)
     with pytest.raises(ChatbenchError, match="split_1: no chats of the base model") as named:
         realism("tiny", workspace=place, splits=["split_1"], settings=settings)
@@ -113,21 +92,22 @@ def test_a_prompted_simulator_goes_by_its_model_and_style(place: Workspace) -> N
     assert not any("fine-tuned" in text for grid in realism_grids(table) for text in (grid.title, *grid.header))
 
 
-def test_assistants_that_people_did_not_work_with_leave_nothing_to_compare(place: Workspace) -> None:
-    # Comparing them all the same would lay the assistant's difference to the simulator's charge.
-    log = place.results / "simulations" / "tiny" / "split_0" / "conversations.jsonl"
-    rewrite_log(log, lambda row: {**row, "assistant": f"other {row['assistant']}"})
-
-    with pytest.raises(ChatbenchError, match="split_0, fine-tuned: no question on which people had"):
-        realism("tiny", workspace=place)
+LOST = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output"))
 
 
-def test_where_all_chats_failed_that_and_the_reason_are_told(place: Workspace) -> None:
-    log = place.conversations("tiny", "split_0")
-    lost = dict.fromkeys(("answer_text", "letter", "lenient_letter", "final_output"))
-    rewrite_log(log, lambda row: {**row, **lost, "termination": "failed", "reason": "HTTP 400: no"})
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        # Comparing them all the same would lay the assistant's difference to the simulator's charge.
+        ({"assistant": "another"}, "split_0, fine-tuned: no question on which people had"),
+        ({**LOST, "termination": "failed", "reason": "HTTP 400: no"},
+         r"all 40 chats failed \(most common reason: HTTP 400: no\)"),
+    ],
+)  # fmt: skip
+def test_without_comparable_chats_it_is_said_why(place: Workspace, changed: dict[str, object], said: str) -> None:
+    rewrite_log(place.conversations("tiny", "split_0"), lambda row: {**row, **changed})
 
-    with pytest.raises(ChatbenchError, match=r"all 40 chats failed \(most common reason: HTTP 400: no\)"):
+    with pytest.raises(ChatbenchError, match=said):
         realism("tiny", workspace=place)
 
 
@@ -156,9 +136,7 @@ def test_termination_is_read_only_while_it_is_of_the_same_simulator(place: Works
     write_json(path, {"depends_on": depends_on, "scores": scores})
     table = realism("tiny", workspace=place, splits=["split_1"])
     assert table.termination["split_1"].f1 == 0.5
-    assert [row for grid in realism_grids(table) for row in grid.rows if row[0] == "F1 of ending"] == [
-        ("F1 of ending", "0.500")
-    ]
+    assert ("F1 of ending", "0.500") in [row for grid in realism_grids(table) for row in grid.rows]
 
     for other in ({"weights": "another"}, {"style": "two-step-help"}):
         write_json(path, {"depends_on": {**depends_on, **other}, "scores": scores})

@@ -46,22 +46,16 @@ def test_scores_by_hand() -> None:
     assert {name: getattr(scores, name) for name in expected} == pytest.approx(expected)
 
 
-def test_f1_does_not_count_chats_that_rightly_go_on() -> None:
-    # Accuracy would be 0.98 here: the likely mistake.
-    decisions = [decision(True, False), decision(False, True), *[decision(False, False)] * 98]
-
-    assert termination(decisions, {}).f1 == 0
-
-
 def test_what_does_not_exist_has_a_reason() -> None:
+    # F1 does not count chats that rightly go on. Accuracy would be 0.98 here: the likely mistake.
+    decisions = [decision(True, False), decision(False, True), *[decision(False, False)] * 98]
+    assert termination(decisions, {}).f1 == 0
     scores = termination([decision(False, False)], {})
 
     assert scores.precision == Undefined("the simulator never ends a chat")
     assert scores.recall == Undefined("nobody ended a chat")
-    assert isinstance(scores.f1, Undefined)
-    assert isinstance(scores.brier, Undefined)
-    assert isinstance(termination([], {}).ended_share, Undefined)
-    assert isinstance(f1_score(0, 0, 0), Undefined)
+    for value in (scores.f1, scores.brier, termination([], {}).ended_share, f1_score(0, 0, 0)):
+        assert isinstance(value, Undefined)
 
 
 def test_chance_ends_as_people_do_after_as_many_replies() -> None:
@@ -80,13 +74,11 @@ def test_each_reply_of_a_chat_is_a_point_and_the_last_is_where_the_person_stoppe
     )
     assert last.messages[1].content.count("SYSTEM: ") == 2
 
-
-def test_an_output_stops_where_the_simulation_would_read_an_answer() -> None:
     def answer(request: Request) -> Reply | Failure:
         return Reply(' "YOU: Answer: (B)') if "sure?" in request.messages[1].content else Failure("too long")
 
-    points = stopping_points([CHAT], {"q": QUESTION})
-    assert would_stop(FunctionParticipant(answer, {}), points) == [False, True]
+    # An output stops where the simulation would read an answer.
+    assert would_stop(FunctionParticipant(answer, {}), [first, last]) == [False, True]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +94,7 @@ def test_the_probability_of_an_answer_is_that_of_its_four_texts(loaded: Loaded) 
     import torch
 
     from chatbench.models.encoding import PLAIN
+    from chatbench.models.loading import context_length
     from chatbench.protocol.prompts import completion_text, encode_completion, encode_prompt, prompt_text
 
     points = stopping_points([CHAT], {"q": QUESTION})
@@ -116,15 +109,9 @@ def test_the_probability_of_an_answer_is_that_of_its_four_texts(loaded: Loaded) 
         total += math.exp(float(chances.sum()))
 
     assert found[0] == pytest.approx(total, rel=1e-3)
-
-
-def test_a_chat_that_does_not_fit_the_context_has_no_probability(loaded: Loaded) -> None:
-    from chatbench.models.encoding import PLAIN
-    from chatbench.models.loading import context_length
-
+    # A chat that does not fit the context has no probability.
     words = "word " * context_length(loaded.model)
     endless = Conversation("q|v", "q", "v", "gpt-4o", "", (Turn("user", words), Turn("assistant", "ok")), "B")
-    found = answer_probabilities(loaded, PLAIN, stopping_points([CHAT, endless], {"q": QUESTION}))
-
-    assert found[2] is None
-    assert found[0] is not None
+    again = answer_probabilities(loaded, PLAIN, stopping_points([CHAT, endless], {"q": QUESTION}))
+    assert again[2] is None
+    assert again[0] == pytest.approx(found[0])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Callable
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -34,12 +32,11 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.baselines import published
 from chatbench.metrics.names import BASE_MODEL, CONSTANT, FINE_TUNED, PEOPLE
-from chatbench.metrics.resampling import Interval, Resampling
+from chatbench.metrics.resampling import Resampling
 from chatbench.report.tables import as_markdown, print_tables, score_grids, write_markdown
 from chatbench.scoring.eval_chatbench import _incomplete, eval_chatbench
 from chatbench.scoring.score_files import as_csv, read_score_table
 from chatbench.scoring.score_table import Score, ScoreTable, comparable
-from chatbench.simulation.log import settings_path
 from chatbench.simulation.split_chats import read_chats
 
 
@@ -48,23 +45,20 @@ def place(tmp_path: Path) -> Workspace:
     return prepared(tmp_path)
 
 
-def test_a_simulator_that_answers_as_often_as_people_has_correlation_one_and_no_error(place: Workspace) -> None:
+def test_who_answers_as_people_do_has_no_error_and_who_is_always_wrong_has_all_of_it(place: Workspace) -> None:
+    write_log(place, "split_0", always_wrong, base_model=True)
     for split_id in ("split_0", "split_1"):
         write_log(place, split_id)
-    rows = eval_chatbench("tiny", workspace=place).estimates()
+    table = eval_chatbench("tiny", workspace=place)
+    rows, values = table.estimates(), table.values()
 
     assert rows["gpt-4o", FINE_TUNED, "pearson"].mean == pytest.approx(1)
     assert rows["all", FINE_TUNED, "mae"].mean == pytest.approx(0)
     assert rows["all", FINE_TUNED, "bleu"].mean == pytest.approx(1)
     assert rows["all", FINE_TUNED, "questions"].mean == 8  # four held-out questions, two assistants
-
-
-def test_a_simulator_that_is_always_wrong_is_as_far_off_as_people_are_right(place: Workspace) -> None:
-    write_log(place, "split_0", always_wrong)
-    rows = eval_chatbench("tiny", workspace=place).estimates()
-
-    assert rows["all", FINE_TUNED, "mae"].mean == pytest.approx(rows["all", PEOPLE, "accuracy"].mean)
-    assert isinstance(rows["gpt-4o", FINE_TUNED, "pearson"].mean, Undefined)
+    wrong, right = values["all", BASE_MODEL, "mae"]["split_0"], values["all", PEOPLE, "accuracy"]["split_0"]
+    assert wrong == pytest.approx(right)
+    assert isinstance(rows["gpt-4o", BASE_MODEL, "pearson"].mean, Undefined)
 
 
 def test_a_model_given_as_a_path_is_named_without_the_path(place: Workspace, tmp_path: Path) -> None:
@@ -86,6 +80,7 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
     write_markdown(table, place)
     folder = place.results / "scores"
     lines = list(csv.DictReader((folder / "tiny.csv").open()))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     assert read_score_table(folder, "tiny").estimates() == table.estimates()
     assert {line["signature_id"] for line in lines} == {table.signature_id}
@@ -96,29 +91,20 @@ def test_the_files_hold_the_same_figures_and_every_line_names_the_signature(plac
     assert next(line for line in lines if line["metric"] == "pearson" and not line["value"])["undefined_because"]
     assert table.signature["base model"]["conversations"] == 2  # type: ignore[index]
     assert "base model" in (folder / "tiny.md").read_text()
-
-
-def test_scoring_twice_writes_the_same_bytes(place: Workspace) -> None:
-    write_log(place, "split_0")
+    blocks = [block.splitlines() for block in (folder / "tiny.md").read_text().split("\n\n") if block.startswith("|")]
+    assert len(blocks) >= 5
+    assert all(len({*map(len, block)}) == 1 for block in blocks)  # columns are aligned
     eval_chatbench("tiny", workspace=place)
-    first = {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()}
-    eval_chatbench("tiny", workspace=place)
-
-    assert {path.name: path.read_bytes() for path in (place.results / "scores").iterdir()} == first
-
-
-def test_a_split_without_chats_is_left_out_and_said_so(place: Workspace) -> None:
-    write_log(place, "split_1")
-    table = eval_chatbench("tiny", workspace=place)
-
-    assert table.splits == ("split_1",)
-    assert "split_0: not simulated yet" in table.notes[0]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every_file(place: Workspace) -> None:
+    for split_id in ("split_0", "split_1"):  # a model per split is one simulator
+        write_log(place, split_id, model="other", prompted=endpoint(name=f"mine-{split_id}"))
+    assert str(eval_chatbench("other", workspace=place).simulator) == "simulator mine-{split} (two-step)"
+    shutil.rmtree(place.results)
     write_log(place, "split_0", prompted=endpoint())
     write_perplexity(place, "split_0", weights="those of a fine-tuned model of the same name")
-
     table = eval_chatbench("tiny", workspace=place)
     write_markdown(table, place)
 
@@ -136,29 +122,14 @@ def test_a_simulator_that_was_only_prompted_goes_by_its_model_and_style_in_every
     "other",
     [{"name": "gpt-4.1"}, {"base_url": "http://localhost:8000/v1"}, {"temperature": 0.2}, {"top_p": 0.9}],
 )
-def test_two_prompted_simulators_under_one_name_have_different_signatures(
-    place: Workspace, other: dict[str, object]
-) -> None:
-    write_log(place, "split_0", prompted=endpoint())
-    first = eval_chatbench("tiny", workspace=place)
-    place.conversations("tiny", "split_0").unlink()
-    settings_path(place.conversations("tiny", "split_0")).unlink()
-    write_log(place, "split_0", prompted=endpoint(**other))
-    second = eval_chatbench("tiny", workspace=place)
+def test_prompted_simulators_of_one_name_have_different_signatures(place: Workspace, other: dict[str, object]) -> None:
+    tables = []
+    for each in (endpoint(), endpoint(**other)):
+        write_log(place, "split_0", prompted=each)
+        tables.append(eval_chatbench("tiny", workspace=place))
 
-    assert first.signature_id != second.signature_id
-    comparable([first, second])  # the simulator is what they differ in, so they may stand side by side
-
-
-def test_a_model_per_split_is_one_simulator_and_two_models_are_not_averaged(place: Workspace) -> None:
-    for split_id in ("split_0", "split_1"):
-        write_log(place, split_id, prompted=endpoint(name=f"mine-{split_id}"))
-    assert str(eval_chatbench("tiny", workspace=place).simulator) == "simulator mine-{split} (two-step)"
-
-    write_log(place, "split_1", model="other", prompted=endpoint())
-    write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
-    with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
-        eval_chatbench("other", workspace=place)
+    assert tables[0].signature_id != tables[1].signature_id
+    comparable(tables)  # the simulator is what they differ in, so they may stand side by side
 
 
 def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(place: Workspace) -> None:
@@ -175,7 +146,7 @@ def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(pl
                 place, split_id, always_wrong if base_model else now_and_then, base_model=base_model,
                 conversations=1 if base_model else 5, assistants=(*ASSISTANTS, "gpt-5"),
             )  # fmt: skip
-            rewrite_log(log, with_another_turn_of("gpt-5"))
+            rewrite_log(log, lambda row: {**row, "turns": row["turns"] * (1 + (row["assistant"] == "gpt-5"))})
     after = eval_chatbench("tiny", workspace=place, resampling=Resampling(100))
 
     others = {row: values for row, values in after.values().items() if row[0] != "gpt-5"}
@@ -188,7 +159,6 @@ def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(pl
     assert own[FINE_TUNED, "user_turns"] == 2
     assert own[BASE_MODEL, "accuracy"] == 0
     bound = after.uncertainty.intervals[""]["gpt-5", FINE_TUNED, "accuracy"]
-    assert isinstance(bound, Interval)
     assert bound.low <= own[FINE_TUNED, "accuracy"] <= bound.high  # type: ignore[operator]
     assert read_score_table(place.results / "scores", "tiny") == after
     [note] = [note for note in after.notes if "gpt-5" in note]
@@ -197,13 +167,6 @@ def test_an_assistant_without_human_data_has_its_own_row_and_changes_no_other(pl
 
 def now_and_then(question: Question, _assistant: str, index: int) -> str:
     return "B" if (int(question.id.rpartition("-")[2]) + index) % 3 else "A"
-
-
-def with_another_turn_of(assistant: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def changed(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "turns": [*row["turns"], *row["turns"]]} if row["assistant"] == assistant else row
-
-    return changed
 
 
 @pytest.mark.parametrize(("answered", "code"), [(2, 3), (3, 0)])  # of five chats
@@ -229,23 +192,19 @@ def test_where_most_chats_have_no_answer_that_is_said_first_and_by_the_exit_code
     assert read_json(place.results / "scores" / "tiny.json")["scored_questions"] == 4  # type: ignore[index]
 
 
-def test_an_unfinished_simulation_is_scored_over_its_complete_cells(place: Workspace) -> None:
-    # 5 chats a cell; 7 are missing at the end: the last cell wholly, and two chats of the one before.
-    write_log(place, "split_0", leave_out=7)
-    table = eval_chatbench("tiny", workspace=place)
-
-    assert table.estimates()["all", FINE_TUNED, "questions"].mean == 6
-    assert table.estimates()["all", CONSTANT, "questions"].mean == 6
-    assert any("2 of 8 (question, assistant) pairs" in note and "--split split_0" in note for note in table.notes)
-
-
-def test_the_command_that_continues_a_simulation_has_the_options_of_its_log(place: Workspace) -> None:
-    # Without the options that the log was made with, it was refused.
+def test_an_unfinished_simulation_is_scored_over_its_complete_cells_and_can_be_continued(place: Workspace) -> None:
+    # 5 chats a cell; 7 are missing at the end: the last cell wholly, and two chats of the one before. Without the
+    # options that the log was made with, the command was refused.
     write_log(place, "split_0", leave_out=7, temperature=0.5)
+    table = eval_chatbench("tiny", workspace=place)
     write_log(place, "split_1", leave_out=7, prompted={"kind": "openai", "name": "gpt", "temperature": 1.0})
-    tables = [eval_chatbench("tiny", workspace=place, splits=[each]) for each in ("split_0", "split_1")]
+    prompted = eval_chatbench("tiny", workspace=place, splits=["split_1"])
 
-    notes = [note for table in tables for note in table.notes if "to continue" in note]
+    assert table.splits == ("split_0",)
+    assert "split_1: not simulated yet" in table.notes[0]
+    assert [table.estimates()["all", each, "questions"].mean for each in (FINE_TUNED, CONSTANT)] == [6, 6]
+    notes = [note for each in (table, prompted) for note in each.notes if "to continue" in note]
+    assert all("2 of 8 (question, assistant) pairs" in note for note in notes)
     one, other = (note.partition("to continue: chatbench ")[2] for note in notes)
     assert one == "simulate tiny --assistant SPEC --split split_0 --conversations 5 --simulator-temperature 0.5"
     assert other.startswith("simulate tiny --simulator two-step:openai:... --assistant SPEC --split split_1")
@@ -274,91 +233,58 @@ def test_chats_with_assistants_that_a_split_was_trained_on_are_left_out_and_said
         assert [split for split in scored if tuple(place.split(split).held_out) == (name,)] == list(scored)
 
 
-def test_without_chats_the_error_names_the_command(place: Workspace) -> None:
+def test_chats_that_are_missing_or_of_other_settings_or_splits_are_refused(place: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ChatbenchError, match="chatbench simulate tiny --assistant"):
         eval_chatbench("tiny", workspace=place)
     with pytest.raises(ChatbenchError, match="--split split_1"):
         eval_chatbench("tiny", workspace=place, splits=["split_1"])
-
-
-def test_chats_of_other_splits_of_the_same_study_are_refused(tmp_path: Path) -> None:
+    write_log(place, "split_0", temperature=1.0)
+    write_log(place, "split_1", temperature=0.5)
+    with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
+        eval_chatbench("tiny", workspace=place)
+    write_log(place, "split_1", model="other", prompted=endpoint())
+    write_log(place, "split_0", model="other", prompted=endpoint(name="gpt-4.1"))
+    with pytest.raises(ChatbenchError, match=r"simulator\.name differs: 'gpt-4\.1' in split_0, 'gpt-4o' in split_1"):
+        eval_chatbench("other", workspace=place)
     # The question set is the same and only the seed differs: comparing the question set alone would let it pass.
-    place = prepared(tmp_path, seed=0)
-    write_log(place, "split_0")
-    prepared(tmp_path, seed=1)
-
+    place = prepared(tmp_path, seed=1)
     with pytest.raises(ChatbenchError, match="simulated on another split_0"):
         eval_chatbench("tiny", workspace=place)
     assert not (place.results / "scores").exists()
 
 
-def test_splits_simulated_with_different_decoding_are_not_averaged(place: Workspace) -> None:
-    write_log(place, "split_0", temperature=1.0)
-    write_log(place, "split_1", temperature=0.5)
-
-    with pytest.raises(ChatbenchError, match=r"temperature differs: 1\.0 in split_0, 0\.5 in split_1"):
-        eval_chatbench("tiny", workspace=place)
-
-
-def test_perplexities_join_the_table_where_they_were_computed(place: Workspace) -> None:
+def test_perplexities_join_the_table_if_they_are_of_the_same_examples_and_model(place: Workspace) -> None:
     write_log(place, "split_0")
     write_perplexity(place, "split_0")
     rows = eval_chatbench("tiny", workspace=place).estimates()
-
     assert rows["all", FINE_TUNED, "perplexity"].mean == pytest.approx(3)
     assert rows["all", BASE_MODEL, "perplexity_first"].mean == pytest.approx(50)
     assert rows["all", FINE_TUNED, "bits_per_byte"].mean == pytest.approx(math.log2(3) / 4)
 
-
-def test_the_perplexity_of_other_held_out_examples_is_left_out_and_said_so(place: Workspace) -> None:
-    write_log(place, "split_0")
     write_perplexity(place, "split_0", test_sha256="of another seed")
     table = eval_chatbench("tiny", workspace=place)
-
     assert ("all", FINE_TUNED, "perplexity") not in table.estimates()
     assert [note for note in table.notes if "left out; chatbench eval-ppl tiny --split split_0" in note]
 
-
-def test_chats_of_a_model_that_was_trained_again_do_not_stand_beside_its_new_perplexity(place: Workspace) -> None:
-    write_log(place, "split_0")
     write_perplexity(place, "split_0", weights="hash after training again")
-
     with pytest.raises(ChatbenchError, match="both from the same fine-tuned model"):
         eval_chatbench("tiny", workspace=place)
 
 
-def two_models(place: Workspace) -> list[ScoreTable]:
-    tables = []
-    for model in ("tiny", "distilgpt2"):
-        for split_id in ("split_0", "split_1"):
+def test_only_models_on_the_same_data_stand_in_one_table(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split_id in ("split_0", "split_1"):
+        for model in ("tiny", "distilgpt2"):
             write_log(place, split_id, model=model)
-        tables.append(eval_chatbench(model, workspace=place))
-    return tables
-
-
-def test_models_on_the_same_data_stand_in_one_table_with_their_baselines_once(place: Workspace) -> None:
-    grid = score_grids(two_models(place))[0]
+    first, second = (eval_chatbench(model, workspace=place) for model in ("tiny", "distilgpt2"))
+    grid = score_grids([first, second])[0]
     names = [row[0] for row in grid.rows]
-
     assert grid.header == ("", "gpt-4o", "llama-3.1-8b", "mean of assistants", "all pairs")
     assert names.count("constant (train mean)") == 1
     # Both simulated the same letters, so even their rows agree and are named once: nothing is shown twice.
     assert "fine-tuned" in names
 
-
-def test_models_scored_on_different_splits_do_not_stand_in_one_table(place: Workspace) -> None:
-    first, second = two_models(place)
-    write_log(place, "split_0")
-    one_split = ScoreTable(second.model, ("split_0",), 6, 4, second.scores, second.signature)
-
     with pytest.raises(ChatbenchError, match="differ in splits"):
-        comparable([first, one_split])
-
-
-def test_models_scored_against_other_answers_of_people_do_not_stand_in_one_table(
-    place: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, _ = two_models(place)
+        comparable([first, ScoreTable(second.model, ("split_0",), 6, 4, second.scores, second.signature)])
     answer, *others = place.study.answers
     corrected = replace(place.study, answers=(replace(answer, correct=1 - answer.correct), *others))
     monkeypatch.setattr(Workspace, "study", corrected)
@@ -369,19 +295,15 @@ def test_models_scored_against_other_answers_of_people_do_not_stand_in_one_table
 
 def test_how_many_questions_have_no_overlap_is_noted(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     write_log(place, "split_0")
-    study, of = place.study, place.study.conversations[0].question_id
-    asked = [
-        replace(chat, turns=(replace(chat.turns[0], text="三足す四はいくつですか"), *chat.turns[1:]))
-        if chat.question_id == of
-        else chat
-        for chat in study.conversations
-    ]
-    monkeypatch.setattr(Workspace, "study", replace(study, conversations=tuple(asked)))
-
-    notes = [note for note in eval_chatbench("tiny", workspace=place).notes if "--tokenizer unicode" in note]
-    assert [note.partition(":")[0] for note in notes] == [
-        f"{n} is of the other 9 of 10 questions" for n in ("BLEU", "ROUGE")
-    ]
+    study, own = place.study, place.study.conversations
+    other = [replace(one, turns=(replace(one.turns[0], text="三足す四はいくつですか"), *one.turns[1:])) for one in own]
+    first = own[0].question_id
+    one_question = [b if a.question_id == first else a for a, b in zip(own, other, strict=True)]
+    of_nine = [f"{name} is of the other 9 of 10 questions" for name in ("BLEU", "ROUGE")]
+    for chats, expected in ((other, []), (one_question, of_nine)):  # if none has an overlap, its row says so
+        monkeypatch.setattr(Workspace, "study", replace(study, conversations=tuple(chats)))
+        notes = [note for note in eval_chatbench("tiny", workspace=place).notes if "--tokenizer unicode" in note]
+        assert [note.partition(":")[0] for note in notes] == expected
     assert not any("unicode" in note for note in eval_chatbench("tiny", workspace=place, tokenizer="unicode").notes)
 
 
@@ -394,15 +316,18 @@ def test_a_table_without_columns_is_not_shown(place: Workspace) -> None:
 
 
 def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> None:
-    scores = [
-        Score("split_0", "gpt", FINE_TUNED, "pearson", 0.5),
-        Score("split_1", "gpt", FINE_TUNED, "pearson", 0.7),
-        Score("split_0", "gpt", CONSTANT, "pearson", Undefined("the prediction is the same")),
-        Score("split_1", "gpt", CONSTANT, "pearson", Undefined("the prediction is the same")),
-        Score("split_0", "all", FINE_TUNED, "all_numbers_share", 0.925),
-        Score("split_1", "all", FINE_TUNED, "all_numbers_share", 0.975),
-    ]
-    text = as_markdown([ScoreTable("tiny", ("split_0", "split_1"), 60, 40, tuple(scores), {"study": "s"})])
+    same = Undefined("the prediction is the same")
+    scores = tuple(
+        Score(f"split_{number}", *row, value)
+        for row, values in {
+            ("gpt", FINE_TUNED, "pearson"): (0.5, 0.7),
+            ("gpt", CONSTANT, "pearson"): (same, same),
+            ("all", FINE_TUNED, "all_numbers_share"): (0.925, 0.975),
+        }.items()
+        for number, value in enumerate(values)
+    )
+    table = ScoreTable("tiny", ("split_0", "split_1"), 60, 40, scores, {"study": "s"})
+    text = as_markdown([table])
 
     assert "0.600 ± 0.100" in text
     assert "95.0 ± 2.5 %" in text
@@ -411,26 +336,14 @@ def test_a_cell_shows_mean_and_error_over_splits_and_undefined_in_words() -> Non
     assert "every error is 1.53 times as large" in text  # sqrt(1 + 2 * 40/60)
     assert "0.65 / 0.17" in text
     assert published().source in text
-
-
-def test_markdown_columns_are_aligned(place: Workspace) -> None:
-    write_log(place, "split_0")
-    write_markdown(eval_chatbench("tiny", workspace=place), place)
-    blocks = (place.results / "scores" / "tiny.md").read_text().split("\n\n")
-
-    tables = [block.splitlines() for block in blocks if block.startswith("|")]
-    assert len(tables) >= 5
-    for table in tables:
-        assert len({len(line) for line in table}) == 1
+    assert "split_0,gpt,constant (train mean),pearson,,the prediction is the same," in as_csv(table).splitlines()[3]
 
 
 def test_a_grid_too_wide_for_the_terminal_comes_in_parts_and_nothing_is_cut() -> None:
     names = [f"text-davinci-00{i}" for i in range(4)]
     scores = [Score("split_0", name, FINE_TUNED, "mae", i / 8) for i, name in enumerate(names)]
-    output = io.StringIO()
-    print_tables(
-        [ScoreTable("tiny", ("split_0",), 60, 40, tuple(scores), {"study": "s"})], Console(width=60, file=output)
-    )
+    table = ScoreTable("tiny", ("split_0",), 60, 40, tuple(scores), {"study": "s"})
+    print_tables([table], Console(width=60, file=(output := io.StringIO())))
     shown = output.getvalue()
 
     assert all(name in shown for name in names)
@@ -440,15 +353,8 @@ def test_a_grid_too_wide_for_the_terminal_comes_in_parts_and_nothing_is_cut() ->
     assert "1 split, so there are no standard errors" in " ".join(shown.split())
 
 
-def test_csv_leaves_an_undefined_value_empty_and_says_why() -> None:
-    score = Score("split_0", "gpt", CONSTANT, "pearson", Undefined("too few"))
-    lines = as_csv(ScoreTable("tiny", ("split_0",), 6, 4, (score,), {})).splitlines()
-
-    assert lines[1].startswith("split_0,gpt,constant (train mean),pearson,,too few,")
-
-
 def test_a_scores_file_that_is_none_is_named_with_the_command(tmp_path: Path) -> None:
-    (tmp_path / "tiny.json").write_text(json.dumps({"figures": 3}))
+    (tmp_path / "tiny.json").write_text('{"figures": 3}')
 
     with pytest.raises(ChatbenchError, match="chatbench eval-chatbench tiny"):
         read_score_table(tmp_path, "tiny")

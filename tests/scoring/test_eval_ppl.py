@@ -61,23 +61,22 @@ def workspace(root: Path) -> Workspace:
     return Workspace(root / "data", root / "results")
 
 
+def train_again(root: Path) -> None:
+    flags = FLAGS | {"seed": 1}
+    finetune(str(root / "small"), workspace=workspace(root), flags=flags, overwrite=True, say=lambda _: None)
+
+
 def perplexities(root: Path, split: str | None = None, say: Say = lambda _: None) -> list[SplitPerplexity]:
     return eval_ppl(str(root / "small"), workspace=workspace(root), split=split, say=say)
 
 
-def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(
-    trained: Path, scored: list[SplitPerplexity]
-) -> None:
+def test_the_file_holds_both_models_and_each_kind_of_turn(trained: Path, scored: list[SplitPerplexity]) -> None:
     assert [each.split for each in scored] == ["split_0", "split_1"]
     rows = Workspace(trained / "data").examples("split_1", "test")
-    for source, found in (
-        (str(trained / "small"), scored[1].base),
-        (str(trained / "results/models/small/split_1"), scored[1].finetuned),
-    ):
-        loaded = load(source, device="cpu")
-        assert found.perplexity == pytest.approx(
-            summarise(score_examples(loaded.model, loaded.tokenizer, rows)).perplexity
-        )
+    for source, found in (("small", scored[1].base), ("results/models/small/split_1", scored[1].finetuned)):
+        loaded = load(str(trained / source), device="cpu")
+        expected = summarise(score_examples(loaded.model, loaded.tokenizer, rows))
+        assert found.perplexity == pytest.approx(expected.perplexity)
     assert scored[1].finetuned.perplexity < scored[1].base.perplexity
     content = json.loads((trained / "results/ppl/small/split_1.json").read_text())
     assert list(content["by_kind"]) == ["first", "follow_up", "answer"]
@@ -89,40 +88,38 @@ def test_the_file_holds_the_perplexity_of_both_models_and_of_each_kind(
     assert estimate["standard_error"] == pytest.approx(abs(first - second) / 2)  # sd / sqrt(2), with n - 1 below
 
 
-def test_one_split_has_a_mean_and_no_standard_error(root: Path) -> None:
-    perplexities(root, "split_0")
-
-    estimate = json.loads((root / "results/ppl/small/summary.json").read_text())["base"]["perplexity"]
-    assert (estimate["splits"], estimate["standard_error"], estimate["corrected_error"]) == (1, None, None)
-
-
 def test_what_was_scored_is_not_scored_again_unless_something_is_missing_or_it_depends_on_changed(root: Path) -> None:
     said: list[str] = []
     perplexities(root, "split_0", said.append)
+    estimate = json.loads((root / "results/ppl/small/summary.json").read_text())["base"]["perplexity"]
+    assert (estimate["splits"], estimate["standard_error"], estimate["corrected_error"]) == (1, None, None)
     stored, tokens = (root / "results/ppl/small" / f"split_0.{ending}" for ending in ("json", "tokens.jsonl"))
     before = stored.read_text(), tokens.read_text()
     perplexities(root, "split_0", said.append)
     tokens.unlink()  # results of an earlier version have perplexities only, which still hold
     perplexities(root, "split_0", said.append)
     assert (stored.read_text(), tokens.read_text()) == before
-    changed = FLAGS | {"seed": 1}
-    finetune(str(root / "small"), workspace=workspace(root), flags=changed, overwrite=True, say=lambda _: None)
+    train_again(root)
     perplexities(root, "split_0", said.append)
 
     assert ["as before" in line for line in said] == [False, True, False, False]
 
 
-def test_a_second_process_is_refused_before_it_scores(root: Path) -> None:
-    with (
-        run_lock(workspace(root).perplexity(str(root / "small"), "split_0")),
-        pytest.raises(ChatbenchError, match="is writing there now"),
-    ):
+def test_what_cannot_be_scored_is_refused_before_it_is(trained: Path, root: Path) -> None:
+    with pytest.raises(ChatbenchError) as nothing:
+        eval_ppl("tiny-random", workspace=workspace(trained))
+    assert "SPLIT_ID=split_0 chatbench finetune tiny-random" in nothing.value.fix
+    with pytest.raises(ChatbenchError, match="no such split: split_9"):
+        perplexities(trained, "split_9")
+    lock = run_lock(workspace(root).perplexity(str(root / "small"), "split_0"))
+    with lock, pytest.raises(ChatbenchError, match="is writing there now"):
+        perplexities(root, "split_0")
+    write_prepared(root / "data", splits=2, train=11)  # its training questions could be this split's held-out ones
+    with pytest.raises(ChatbenchError, match="trained on data that differs from"):
         perplexities(root, "split_0")
 
 
-def test_a_run_stopped_while_the_base_is_scored_keeps_the_fine_tuned_part(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_at_the_base_keeps_the_fine_tuned_part(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = perplexities(root, "split_0")
     shutil.rmtree(root / "results/ppl")
     scores, called = eval_ppl_module._scores, list[str]()
@@ -152,15 +149,12 @@ def test_the_summary_holds_prepared_splits_and_the_models_of_today_only(root: Pa
 
     perplexities(root)
     assert [summarised(1), summarised(2)] == [["split_0"], ["split_0", "split_1"]]
-    changed = FLAGS | {"seed": 1}
-    finetune(str(root / "small"), workspace=workspace(root), flags=changed, overwrite=True, say=lambda _: None)
+    train_again(root)
     assert summarised(2) == ["split_1"]
     assert summarised(2, test=7) == []
 
 
-def test_what_each_token_cost_is_kept_and_of_another_model_refused(
-    trained: Path, scored: list[SplitPerplexity]
-) -> None:
+def test_what_each_token_cost_is_kept_for_its_model(trained: Path, scored: list[SplitPerplexity]) -> None:
     path, one = scored_turns_path(workspace(trained).perplexity("small", "split_0")), scored[0]
 
     turns = list(read_scored_turns(path, tokens_origin(one.signature), fix=""))
@@ -170,23 +164,6 @@ def test_what_each_token_cost_is_kept_and_of_another_model_refused(
     assert total == pytest.approx(one.finetuned.nats, abs=0.0005 * one.finetuned.tokens)
     with pytest.raises(ChatbenchError, match="tokens"):
         list(read_scored_turns(path, {"weights": "other"}, fix="chatbench eval-ppl small"))
-
-
-def test_a_model_that_is_not_fine_tuned_yet_is_told_the_command(trained: Path) -> None:
-    with pytest.raises(ChatbenchError) as nothing:
-        eval_ppl("tiny-random", workspace=workspace(trained))
-    assert "SPLIT_ID=split_0 chatbench finetune tiny-random" in nothing.value.fix
-
-    with pytest.raises(ChatbenchError, match="no such split: split_9"):
-        perplexities(trained, "split_9")
-
-
-def test_a_model_trained_on_other_data_is_not_scored(root: Path) -> None:
-    # Its training questions could be this split's held-out ones.
-    write_prepared(root / "data", splits=2, train=11)
-
-    with pytest.raises(ChatbenchError, match="trained on data that differs from"):
-        perplexities(root, "split_0")
 
 
 def test_the_name_of_the_results_is_enough_and_another_folder_of_that_name_is_refused_at_once(root: Path) -> None:

@@ -24,47 +24,30 @@ CELL = ("elementary_mathematics-redux-4", "gpt-4o")
 
 def chat(index: int, termination: str, expected: float | None, reason: str = "") -> SimulatedConversation:
     letter = "B" if termination in ("answered", "forced") else None
-    return SimulatedConversation(
-        f"{index}",
-        *CELL,
-        index,
-        (),
-        termination,
-        reason,
-        letter=letter,
-        expected_correct=expected,  # type: ignore[arg-type]
-    )
+    end = {"termination": termination, "reason": reason, "letter": letter, "expected_correct": expected}
+    return SimulatedConversation(f"{index}", *CELL, index, (), **end)  # type: ignore[arg-type]
 
 
 def test_each_answer_counts_with_its_probability_and_a_chat_without_one_as_wrong() -> None:
     # (0.5 + 0.9 + 0 + 0) / 4; the one that an endpoint broke off is no answer, as in the sampled accuracy.
-    chats = [
-        chat(0, "answered", 0.5),
-        chat(1, "forced", 0.9),
-        chat(2, "no_answer", None),
-        chat(3, "failed", None, EMPTY_TURN),
-        chat(4, "failed", None, "HTTP 500"),
-    ]
+    ends = [("answered", 0.5, ""), ("forced", 0.9, ""), ("no_answer", None, ""), ("failed", None, EMPTY_TURN)]
+    chats = [chat(index, *end) for index, end in enumerate([*ends, ("failed", None, "HTTP 500")])]
 
     assert expected_predictions(chats, {CELL}) == {CELL: Prediction(pytest.approx(0.35), 4)}
     assert expected_predictions(chats, set()) == {}
-
-
-def test_a_cell_with_an_answer_of_unknown_probability_is_left_out() -> None:
-    # The mean of the others alone would be another quantity: the likely mistake.
-    assert expected_predictions([chat(0, "answered", 0.5), chat(1, "answered", None)], {CELL}) == {}
+    # Of unknown probability: the mean of the others alone would be another quantity, the likely mistake.
+    assert expected_predictions([*chats, chat(5, "answered", None)], {CELL}) == {}
 
 
 def test_the_sampled_figures_stay_as_they_are_and_the_expected_ones_stand_beside_them() -> None:
-    chats = tuple(chat(index, "answered", 0.25) for index in range(2))
-    test = {CELL[0]}
+    known, unknown = (
+        split_pairs(study(), set(), {CELL[0]}, [Simulation(FINE_TUNED, tuple(chats), 2)]).predictors
+        for chats in ([chat(index, "answered", probability) for index in range(2)] for probability in (0.25, None))
+    )
 
-    cells = split_pairs(study(), set(study().questions) - test, test, [Simulation(FINE_TUNED, chats, 2)])
-
-    assert cells.predictors[FINE_TUNED][CELL].accuracy == 1.0
-    assert cells.predictors[EXPECTED][CELL] == Prediction(0.25, 2)
-    without = [Simulation(FINE_TUNED, tuple(chat(index, "answered", None) for index in range(2)), 2)]
-    assert EXPECTED not in split_pairs(study(), set(), test, without).predictors
+    assert known[FINE_TUNED][CELL].accuracy == 1.0
+    assert known[EXPECTED][CELL] == Prediction(0.25, 2)
+    assert EXPECTED not in unknown
 
 
 def test_the_table_has_both_and_its_signature_says_so(tmp_path: Path) -> None:

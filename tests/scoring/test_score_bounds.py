@@ -21,33 +21,36 @@ from chatbench.scoring.score_table import Bounds, Score, ScoreTable, bounds
 
 DROPPED, FIRST = Predictor("fine-tuned", invalid="dropped"), Predictor("fine-tuned", chats=1)
 SIGNATURE = {"conversations": 10, "base_conversations": 1}
+Row = tuple[float | None, ...]
 
 
-def values(**of: dict[Predictor, Value]) -> dict[MetricKey, dict[str, Value]]:
-    """Per metric the values of one split by source, for one assistant; `_` in a metric's name stays."""
-    return {("gpt", source, metric): {"split_0": value} for metric, row in of.items() for source, value in row.items()}
+def values(**of: dict[Predictor, Value | Row]) -> dict[MetricKey, dict[str, Value]]:
+    """Per metric the values of one split, or of several (None: undefined), by source, for one assistant."""
+    rows = {("gpt", source, metric): value for metric, row in of.items() for source, value in row.items()}
+    return {
+        key: {
+            f"split_{n}": Undefined("no value") if value is None else value
+            for n, value in enumerate(row if isinstance(row, tuple) else (row,))
+        }
+        for key, row in rows.items()
+    }
 
 
 def test_the_floor_is_the_best_baseline_by_name_whichever_way_is_better() -> None:
     free_text = ai_alone("free text")
-    correlations: dict[Predictor, Value] = {FINE_TUNED: 0.6, USER_ALONE: 0.3, free_text: 0.4, BASE_MODEL: 0.1}
-    errors: dict[Predictor, Value] = {
-        FINE_TUNED: 0.15,
-        CONSTANT: 0.22,
-        USER_ALONE: 0.25,
-        free_text: 0.3,
-        BASE_MODEL: 0.5,
-    }
-    found = bounds(values(pearson={**correlations, CONSTANT: Undefined("constant")}, mae=errors), SIGNATURE)
+    correlations = {FINE_TUNED: 0.6, USER_ALONE: 0.3, free_text: 0.4, BASE_MODEL: 0.1, CONSTANT: Undefined("constant")}
+    errors = {FINE_TUNED: 0.15, CONSTANT: 0.22, USER_ALONE: 0.25, free_text: 0.3, BASE_MODEL: 0.5}
+    found = bounds(values(pearson=correlations, mae=errors), SIGNATURE)
     correlation, error = found["gpt", FINE_TUNED, "pearson"], found["gpt", FINE_TUNED, "mae"]
 
     assert (correlation.floor, correlation.floor_predictor) == (0.4, free_text)
     assert (error.floor, error.floor_predictor) == (0.22, CONSTANT)
     assert ("gpt", CONSTANT, "mae") not in found  # a baseline is no score
+    assert bounds(values(mae={FINE_TUNED: 0.15}), {}) == {}  # without numbers of chats
 
 
 def test_a_simulator_is_held_against_the_ceiling_of_its_own_number_of_chats() -> None:
-    errors: dict[Predictor, Value] = {
+    errors = {
         FINE_TUNED: 0.15, DROPPED: 0.14, FIRST: 0.3, BASE_MODEL: 0.5, CONSTANT: 0.22,
         ceiling(10): 0.12, ceiling(1): 0.31, ceiling(None): 0.09,
     }  # fmt: skip
@@ -69,8 +72,9 @@ def test_overlap_lies_between_the_base_model_model_and_people_and_perplexity_has
     assert found["gpt", FINE_TUNED, "bleu"].normalised == pytest.approx(0.5)
     assert found["gpt", FINE_TUNED, "perplexity"].floor == 20.0
     assert isinstance(found["gpt", FINE_TUNED, "perplexity"].ceiling, Undefined)
-    assert isinstance(bounds(values(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].floor, Undefined)
-    assert isinstance(bounds(values(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"].ceiling, Undefined)
+    alone = bounds(values(bleu={FINE_TUNED: 0.3}), SIGNATURE)["gpt", FINE_TUNED, "bleu"]
+    assert isinstance(alone.floor, Undefined)
+    assert isinstance(alone.ceiling, Undefined)
 
 
 def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
@@ -82,6 +86,7 @@ def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
     assert isinstance(way(0.10, 0.30, 0.2), Undefined)  # a floor better than the ceiling
     assert isinstance(way(0.3, 0.3, 0.2, higher=True), Undefined)
     assert isinstance(way(0.30, 0.10, Undefined("x")), Undefined)
+    assert way_text(Undefined("x")) == "–"  # noqa: RUF001
 
 
 @pytest.mark.parametrize(
@@ -99,59 +104,24 @@ def test_the_way_from_floor_to_ceiling_runs_downwards_for_errors() -> None:
     ("metric", "below", "above"), [("pearson", USER_ALONE, ceiling(10)), ("bleu", BASE_MODEL, PEOPLE)]
 )
 def test_nothing_is_normalised_across_different_splits(
-    metric: str,
-    below: Predictor,
-    above: Predictor,
-    score: tuple[float | None, float | None],
-    floor: tuple[float | None, float | None],
-    top: tuple[float | None, float | None],
-    expected: tuple[float | str, ...],
+    metric: str, below: Predictor, above: Predictor, score: Row, floor: Row, top: Row, expected: tuple[float | str, ...]
 ) -> None:
-    rows = {
-        ("gpt", source, metric): {
-            f"split_{n}": Undefined("no value") if value is None else value for n, value in enumerate(of_splits)
-        }
-        for source, of_splits in ((FINE_TUNED, score), (below, floor), (above, top))
-    }
+    rows = values(**{metric: {FINE_TUNED: score, below: floor, above: top}})
     one = bounds(rows, SIGNATURE)["gpt", FINE_TUNED, metric]
 
     for found, wanted in zip((one.floor, one.ceiling, one.normalised), expected, strict=True):
         if isinstance(wanted, str):
-            assert isinstance(found, Undefined)
             assert wanted in found.reason
         else:
             assert found == pytest.approx(wanted) if isinstance(wanted, float) else found == wanted
 
 
-def test_a_baseline_of_a_single_split_is_not_the_floor_of_both() -> None:
+def test_a_baseline_of_one_of_two_splits_or_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:
     free_text = ai_alone("free text")
-    rows = {FINE_TUNED: (0.5, 0.5), USER_ALONE: (0.4, 0.2), free_text: (0.35, None), ceiling(10): (0.6, 0.6)}
-    found = bounds(
-        {
-            ("gpt", source, "pearson"): {
-                f"split_{n}": Undefined("constant") if v is None else v for n, v in enumerate(row)
-            }
-            for source, row in rows.items()
-        },
-        SIGNATURE,
-    )["gpt", FINE_TUNED, "pearson"]
-
+    both = {FINE_TUNED: (0.5, 0.5), USER_ALONE: (0.4, 0.2), free_text: (0.35, None), ceiling(10): (0.6, 0.6)}
+    found = bounds(values(pearson=both), SIGNATURE)["gpt", FINE_TUNED, "pearson"]
     assert (found.floor, found.floor_predictor) == (pytest.approx(0.3), USER_ALONE)
-
-
-def test_a_bar_that_is_cut_ends_in_an_arrow_and_the_percentage_goes_on() -> None:
-    assert way_text(1.3) == "█████████▶ 130 %"
-    assert way_text(-0.3) == "◀········· -30 %"
-    assert way_text(Undefined("x")) == "–"  # noqa: RUF001
-
-
-def test_without_numbers_of_chats_there_are_no_bounds() -> None:
-    assert bounds(values(mae={FINE_TUNED: 0.15}), {}) == {}
-
-
-def test_a_baseline_of_some_of_the_pairs_is_no_floor_and_a_note_names_it() -> None:
     # AI alone was measured on one of ten pairs, an easy one.
-    free_text = ai_alone("free text")
     rows = {FINE_TUNED: (0.15, 10), CONSTANT: (0.22, 10), free_text: (0.01, 1)}
     scores = [
         Score("split_0", name, predictor, metric, value)

@@ -50,7 +50,7 @@ def rows(place: Workspace, name: str) -> Rows:
 
 
 def test_the_json_file_has_all_that_is_known_about_a_score(scored: tuple[Workspace, ScoreTable]) -> None:
-    place, _ = scored
+    place, table = scored
     content = json.loads((place.results / "scores" / "tiny.json").read_text())
     figures = {(f["assistant"], f["source"], f["metric"]): f for f in content["figures"]}
     error = figures["mean of assistants", "fine-tuned", "mae"]
@@ -63,12 +63,7 @@ def test_the_json_file_has_all_that_is_known_about_a_score(scored: tuple[Workspa
     assert "floor" not in figures["mean of assistants", "constant (train mean)", "mae"]
     assert figures["gpt-4o", "constant (train mean)", "pearson"]["interval"] == {"undefined": "the metric is undefined"}
     assert content["signature"]["resampling"].startswith("95 % confidence, 200 resamples")
-
-
-def test_what_is_read_back_is_what_was_written(scored: tuple[Workspace, ScoreTable]) -> None:
-    place, table = scored
     again = read_score_table(place.results / "scores", "tiny")
-
     assert again == table
     assert again.bounds() == table.bounds()
 
@@ -77,9 +72,11 @@ def test_the_figures_of_a_split_follow_from_its_questions(scored: tuple[Workspac
     # The page, and whoever checks us, must be able to recompute a score from this file alone.
     place, table = scored
     accuracy: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    counts = {}
     for row in rows(place, "tiny.questions.csv"):
         if row["metric"] == "accuracy" and row["split"] == "split_0":
             accuracy[row["source"]][row["question_id"], row["assistant"]] = float(row["value"])
+            counts[row["question_id"], row["assistant"], row["source"]] = row["count"]
             assert row["signature_id"] == table.signature_id
     for source in ("fine-tuned", "fine-tuned, invalid dropped", "base model", "constant (train mean)"):
         errors = [abs(accuracy[source][cell] - accuracy["people"][cell]) for cell in accuracy["people"]]
@@ -87,18 +84,9 @@ def test_the_figures_of_a_split_follow_from_its_questions(scored: tuple[Workspac
             sum(errors) / len(errors)
         )
 
-
-def test_counts_tell_invalid_answers(scored: tuple[Workspace, ScoreTable]) -> None:
-    counts = {
-        (row["question_id"], row["assistant"], row["source"]): row["count"]
-        for row in rows(scored[0], "tiny.questions.csv")
-        if row["split"] == "split_0" and row["metric"] == "accuracy"
-    }
-    one = next(q for q, a, s in counts if int(q.rpartition("-")[2]) % 4 == 1)
-
-    assert counts[one, "gpt-4o", "fine-tuned"] == "5"
-    assert counts[one, "gpt-4o", "fine-tuned, invalid dropped"] == "4"
-    assert counts[one, "gpt-4o", "people"] == "5"
+    one = next(q for q, _, _ in counts if int(q.rpartition("-")[2]) % 4 == 1)  # one of five chats has no answer
+    sources = ("fine-tuned", "fine-tuned, invalid dropped", "people")
+    assert [counts[one, "gpt-4o", source] for source in sources] == ["5", "4", "5"]
 
 
 def test_people_are_numbered_and_their_answers_add_up_to_their_accuracy(scored: tuple[Workspace, ScoreTable]) -> None:
@@ -136,20 +124,16 @@ def test_a_scoring_that_is_killed_leaves_no_table_beside_the_questions_of_anothe
         read_question_files(place.scores("tiny").parent, "tiny", table, "")
 
 
-def test_without_resamples_there_are_no_intervals_and_all_else_stays(scored: tuple[Workspace, ScoreTable]) -> None:
-    place, table = scored
+def test_a_wider_confidence_gives_a_wider_interval_no_resamples_none_and_nonsense_is_refused(
+    scored: tuple[Workspace, ScoreTable], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = scored[1]
+    shutil.copytree(scored[0].results, tmp_path / "results")
+    place = Workspace(scored[0].data, tmp_path / "results")
     quick = eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
-
     assert quick.estimates() == table.estimates()
     assert (quick.uncertainty.intervals, quick.uncertainty.spreads) == ({}, {})
     assert "intervals:" not in as_markdown([quick])
-    eval_chatbench("tiny", workspace=place, resampling=Resampling(200))
-
-
-def test_a_wider_confidence_gives_a_wider_interval_and_nonsense_is_refused(
-    scored: tuple[Workspace, ScoreTable], capsys: pytest.CaptureFixture[str]
-) -> None:
-    place, table = scored
     options = ["eval-chatbench", "tiny", "--data", str(place.data), "--results", str(place.results)]
     row = ("mean of assistants", FINE_TUNED, "mae")
     assert main([*options, "--bootstrap", "200", "--confidence", "0.5"]) == 0

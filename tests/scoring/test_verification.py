@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,13 @@ from tests.support.simulated_logs import endpoint, prepared, rewrite_log, write_
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import AnswerProbabilities, Question
+from chatbench.core.records import AnswerProbabilities, Question, SimulatedConversation
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.resampling import Resampling
 from chatbench.protocol.dialogue import Failure, Reply, dialogue
 from chatbench.protocol.prompt_styles import STYLES, Style
 from chatbench.scoring.eval_chatbench import Verified, eval_chatbench, reread
 from chatbench.scoring.score_table import ScoreTable
-from chatbench.simulation.log import settings_path
 from chatbench.simulation.run import Planned, finished
 from chatbench.simulation.split_chats import CONVERSATION, TURN, export_chats
 
@@ -44,6 +45,20 @@ def log_of(place: Workspace, split: str = "split_0") -> Path:
 
 # ---- reading an end again ----
 
+
+def played(
+    question: Question, style: Style, max_user_turns: int, reply: Callable[[str], Reply | Failure]
+) -> SimulatedConversation:
+    """The record of a dialogue whose replies are `reply` of the participant asked."""
+    running = dialogue(question, "id", base_seed=0, max_user_turns=max_user_turns, style=style)
+    said: Reply | Failure | None = None
+    while True:
+        try:
+            said = reply(running.send(said).participant)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            return finished(stop.value, Planned("id", question, "bot", 0), {}, {}, style)
+
+
 SAID = st.sampled_from(
     ["Answer: B", ' "Answer: C"', "Answer: (A)", "Answer: d", 'YOU: "Answer: B"', "So, the answer is: D.", "hello", ""]
 )
@@ -60,24 +75,26 @@ def test_what_a_dialogue_recorded_is_what_its_last_words_say_again(
     style: Style, said: list[tuple[str, AnswerProbabilities | None]], lost: int | None
 ) -> None:
     # Reading the cleaned text again would find the answer in 'YOU: "Answer: B"', which the first reading did not.
-    question = QUESTIONS[0]
-    running = dialogue(question, "id", base_seed=0, max_user_turns=3, style=style)
-    words, reply, replies = iter(said), None, 0
-    while True:
-        try:
-            request = running.send(reply)  # type: ignore[arg-type]
-        except StopIteration as stop:
-            outcome = stop.value
-            break
-        if request.participant == "simulator":
-            text, answer = next(words)
-            reply = Reply(text, answer=answer)
-        else:
-            replies += 1
-            reply = Failure("lost") if replies == lost else Reply("reply")  # type: ignore[assignment]
-    chat = finished(outcome, Planned("id", question, "bot", 0), {}, {}, style)
+    words, replies = iter(said), count(1)
 
-    assert reread(chat, style, question) == chat
+    def reply(asked: str) -> Reply | Failure:
+        if asked == "simulator":
+            text, answer = next(words)
+            return Reply(text, answer=answer)
+        return Failure("lost") if next(replies) == lost else Reply("reply")
+
+    chat = played(QUESTIONS[0], style, 3, reply)
+    assert reread(chat, style, QUESTIONS[0]) == chat
+
+
+def test_a_question_is_all_that_an_end_is_judged_by() -> None:
+    # The lenient reader looks at the options' texts, so another question gives another letter.
+    question = Question("q", "s", "t", ("four", "five", "six", "seven"), "B")
+    words = iter(("hi", "Answer: five"))
+    chat = played(question, STYLES["two-step"], 1, lambda asked: Reply(next(words) if asked == "simulator" else "ho"))
+
+    assert (chat.letter, chat.lenient_letter) == (None, "B")
+    assert reread(chat, STYLES["two-step"], question) == chat
 
 
 # ---- scores ----
@@ -88,16 +105,11 @@ def scored(place: Workspace) -> tuple[ScoreTable, Verified]:
     return eval_chatbench("tiny", workspace=place, resampling=NO_INTERVALS, verified=verified), verified
 
 
-def test_every_chat_that_is_scored_is_verified(place: Workspace) -> None:
-    _, verified = scored(place)
-
+def test_every_chat_is_verified_and_where_the_text_says_another_letter_the_text_is_scored(place: Workspace) -> None:
+    # Trusting the recorded letters is the likely mistake: then nothing is recomputed.
+    before, verified = scored(place)
     assert verified.differences == []
     assert verified.chats == sum(path.read_bytes().count(b"\n") for path in place.results.rglob("*.jsonl")) == 120
-
-
-def test_a_letter_that_the_text_does_not_say_is_reported_and_the_text_is_scored(place: Workspace) -> None:
-    # Trusting the recorded letters is the likely mistake: then nothing is recomputed.
-    before, _ = scored(place)
     rewrite_log(log_of(place), lambda row: {**row, "letter": "A", "answer_text": "A"} if row["index"] == 0 else row)
 
     after, verified = scored(place)
@@ -134,10 +146,10 @@ def as_csv(place: Workspace, **options: object) -> list[dict[str, str]]:
 def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspace) -> None:
     rows = as_csv(place)
     to = place.results / "chats.parquet"
-    count = export_chats("tiny", workspace=place, to=to)
+    written = export_chats("tiny", workspace=place, to=to)
     table = parquet.read_table(to).to_pylist()
 
-    assert len(rows) == count == len(table) == 120
+    assert len(rows) == written == len(table) == 120
     assert list(rows[0]) == list(table[0]) == list(CONVERSATION)
     assert {(row["split"], row["source"]) for row in rows} == {
         ("split_0", "fine-tuned"), ("split_0", "base model"), ("split_1", "fine-tuned"),
@@ -147,101 +159,53 @@ def test_a_row_a_conversation_says_everything_in_csv_and_parquet(place: Workspac
         assert text["correct"] == str(row["correct"])
         assert json.loads(text["turns"]) == json.loads(row["turns"])
     assert [turn["role"] for turn in json.loads(table[0]["turns"])] == ["user", "assistant"]
+    log = log_of(place)
+    whole = log.read_bytes()
+    rewrite_log(log, lambda row: {**row, "termination": "failed", "letter": None, "transient": True, "reason": "503"})
+    log.write_bytes(log.read_bytes() + whole)  # of several tries the last counts
+    assert {row["termination"] for row in as_csv(place, splits=["split_0"])} == {"answered"}
 
 
-def test_a_prompted_simulator_goes_by_its_name_in_the_export(place: Workspace) -> None:
-    place.conversations("tiny", "split_1").unlink()
-    settings_path(place.conversations("tiny", "split_1")).unlink()
+def test_a_prompted_simulator_goes_by_its_name_in_the_export_and_a_turn_can_be_a_row(place: Workspace) -> None:
     write_log(place, "split_1", prompted=endpoint())
-
     assert {row["source"] for row in as_csv(place, splits=["split_1"])} == {"simulator gpt-4o (two-step)"}
 
-
-def test_a_row_a_turn(place: Workspace) -> None:
     rows = as_csv(place, turns=True, splits=["split_1"])
-
     assert list(rows[0]) == list(TURN)
     assert [(row["turn"], row["role"]) for row in rows[:2]] == [("0", "user"), ("1", "assistant")]
     assert len(rows) == 2 * 40
 
 
 def test_no_cell_of_a_csv_is_a_formula_and_all_texts_come_back(place: Workspace) -> None:
-    texts = ["=1+1", "+1", "-1", "@A1", "\tx", "'=1", 'plain, "quoted"\nline', "1-2"]
+    # A writer whose lines end in "\\n" does not quote a bare carriage return, and readers take it for a line end.
+    formulas = ["=1+1", "+1", "-1", "@A1", "\tx"]
+    texts = ["'=1", 'plain, "quoted"\nline', "1-2", "one\rtwo", "\tx"]
+    rewrite_log(
+        log_of(place), lambda row: {**row, "reason": formulas[row["index"]], "final_output": texts[row["index"]]}
+    )
+    rows = as_csv(place, splits=["split_0"])[:5]
 
-    def put(row: dict[str, object]) -> dict[str, object]:
-        return {**row, "reason": texts[int(row["index"]) % 4], "final_output": texts[4 + int(row["index"]) % 4]}  # type: ignore[call-overload]
-
-    rewrite_log(log_of(place), put)
-    rows = as_csv(place, splits=["split_0"])
-
-    for row in rows[:4]:
-        assert row["reason"] == f"'{texts[int(row['index']) % 4]}"
-    for row in rows[:4]:
-        back = row["final_output"]
-        assert not back.startswith(("=", "+", "-", "@", "\t"))
-        assert back.removeprefix("'") == texts[4 + int(row["index"]) % 4]
+    assert [row["reason"] for row in rows] == [f"'{text}" for text in formulas]
+    assert [row["final_output"].removeprefix("'") for row in rows] == texts
+    assert not any(row["final_output"].startswith(("=", "+", "-", "@", "\t")) for row in rows)
 
 
-def test_a_bare_carriage_return_does_not_break_a_row_of_a_csv(place: Workspace) -> None:
-    # A writer whose lines end in "\\n" does not quote it, and readers take it for a line end.
-    rewrite_log(log_of(place), lambda row: {**row, "final_output": "one\rtwo"})
-
-    assert {row["final_output"] for row in as_csv(place, splits=["split_0"]) if row["source"] == "fine-tuned"} == {
-        "one\rtwo"
-    }
-
-
-def test_of_several_tries_the_last_is_exported(place: Workspace) -> None:
-    log = log_of(place)
-    whole = log.read_bytes()
-    rewrite_log(log, lambda row: {**row, "termination": "failed", "letter": None, "transient": True, "reason": "503"})
-    log.write_bytes(log.read_bytes() + whole)
-
-    assert {row["termination"] for row in as_csv(place, splits=["split_0"])} == {"answered"}
-
-
-@pytest.mark.parametrize("name", ["chats.xlsx", "chats"])
-def test_another_kind_of_file_is_refused_and_nothing_is_written(place: Workspace, name: str) -> None:
-    with pytest.raises(ChatbenchError, match=r"\.csv or \.parquet"):
-        export_chats("tiny", workspace=place, to=place.results / name)
-    assert not (place.results / name).exists()
-
-
-def test_an_export_of_a_split_without_chats_is_refused_and_leaves_what_was_there(place: Workspace) -> None:
-    to = place.results / "chats.csv"
-    export_chats("tiny", workspace=place, to=to)
-    before = to.read_bytes()
-
-    for model, split, said in (("tiny", "split_9", "split_9"), ("nobody", "split_0", "missing or empty")):
-        with pytest.raises(ChatbenchError, match=said):
-            export_chats(model, workspace=place, to=to, splits=[split])
-    assert to.read_bytes() == before
-
-
-def test_an_export_that_breaks_leaves_what_was_there(place: Workspace) -> None:
+def test_an_export_that_cannot_be_leaves_what_was_there(place: Workspace) -> None:
+    for name in ("chats.xlsx", "chats"):
+        with pytest.raises(ChatbenchError, match=r"\.csv or \.parquet"):
+            export_chats("tiny", workspace=place, to=place.results / name)
+        assert not (place.results / name).exists()
     to = place.results / "chats.csv"
     to.write_text("before")
     log = log_of(place)
     log.write_bytes(log.read_bytes().replace(b"Let me see.", b"Let me sea."))
-
-    with pytest.raises(ChatbenchError):
-        export_chats("tiny", workspace=place, to=to)
+    for model, split, said in (
+        ("tiny", "split_9", "split_9"), ("nobody", "split_0", "missing or empty"), ("tiny", "split_0", "checksum"),
+    ):  # fmt: skip
+        with pytest.raises(ChatbenchError, match=said):
+            export_chats(model, workspace=place, to=to, splits=[split])
     assert to.read_text() == "before"
     assert not list(place.results.glob(".*"))
-
-
-def test_a_question_is_all_that_an_end_is_judged_by() -> None:
-    # The lenient reader looks at the options' texts, so another question gives another letter.
-    question = Question("q", "s", "t", ("four", "five", "six", "seven"), "B")
-    running = dialogue(question, "id", base_seed=0, max_user_turns=1)
-    for reply in (None, Reply("hi"), Reply("ho")):
-        running.send(reply)  # type: ignore[arg-type]
-    with pytest.raises(StopIteration) as stop:
-        running.send(Reply("Answer: five"))
-    chat = finished(stop.value.value, Planned("id", question, "bot", 0), {}, {}, STYLES["two-step"])
-
-    assert (chat.letter, chat.lenient_letter) == (None, "B")
-    assert reread(chat, STYLES["two-step"], question) == chat
 
 
 def test_the_commands_say_what_they_found_and_end_with_1_where_a_record_differs(

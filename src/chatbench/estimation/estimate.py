@@ -12,6 +12,7 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ from chatbench.estimation.new_assistant import (
 from chatbench.estimation.study_plan import Components, Design, components_of
 from chatbench.metrics.agreement import Outcomes, Undefined, Value, agreement, mean_value
 from chatbench.metrics.names import FINE_TUNED, apart_from_all
-from chatbench.metrics.pairs import Simulation, human_outcomes, is_lost, predictions, scored_pairs
+from chatbench.metrics.pairs import Simulation, add_up, human_outcomes, is_lost, predictions, scored_pairs
 from chatbench.protocol.dialogue import AnyParticipant
 from chatbench.scoring.score_files import plain
 from chatbench.scoring.score_table import MOST, of_the_splits, signature_id
@@ -61,7 +62,6 @@ from chatbench.simulation.participants import TUNED, AssistantSpec
 from chatbench.simulation.simulate import (
     ChatSettings,
     Simulations,
-    Task,
     settings_known_before,
     simulate_splits,
     task_of,
@@ -173,9 +173,8 @@ def estimate(
         BudgetSpentError: the budget was spent before all chats were simulated.
     """
     asked = _asked(model, assistant, workspace, questions, people, settings, skip_bad_records, maps)
-    model, name, tasks, answers, whole = asked.chats.model, asked.name, asked.chats.tasks, asked.answers, asked.study
-    splits, spending = [*tasks], spending or Spending(Prices())
-    found, notes, by_split = dict[str, Outcomes](), [*asked.notes], dict[str, dict[str, Outcomes]]()
+    model, name, tasks, whole = asked.chats.model, asked.name, asked.chats.tasks, asked.study
+    splits, spending, notes = [*tasks], spending or Spending(Prices()), [*asked.notes]
     before = spending.left
     simulate_splits(asked.chats, spending, say, options=options, accept=partial(_refuse_other_settings, asked.chats))
     if left := spending.left - before:
@@ -186,30 +185,29 @@ def estimate(
     logs = [log for split in splits for log in (tasks[split].log, workspace.conversations(model, split))]
     chats = (chat for log in dict.fromkeys(logs) if has_chats(log) for chat in read_conversations(log))
     (whole, judge), count = with_verdicts(whole, workspace, chats), len(workspace.study.answers)
-    study, answers = replace(whole, answers=whole.answers[:count]), list(whole.answers[count:])
+    study, answers = replace(whole, answers=whole.answers[:count]), whole.answers[count:]
     notes += [judge.text()] if judge else []
-    simulated, failures = {name: Counter[bool]()}, Counter[tuple[str, bool]]()
-    for split in splits:
-        own = _chats_with(name, tasks[split].log, study)
-        simulated[name].update(chat.letter is None for chat in own)
-        failures.update((chat.reason, chat.transient) for chat in own if is_lost(chat))
-        by_split[split] = _outcomes(own, study)
-        for question, outcomes in by_split[split].items():
-            found[question] = found.get(question, Outcomes()) + outcomes
+    chats_of = {split: _chats_with(name, tasks[split].log, study) for split in splits}
+    own = [chat for split in splits for chat in chats_of[split]]
+    simulated = {name: Counter(chat.letter is None for chat in own)}
+    failures = Counter((chat.reason, chat.transient) for chat in own if is_lost(chat))
+    by_split = {split: _outcomes(chats_of[split], study) for split in splits}
+    found = add_up(each for outcomes in by_split.values() for each in outcomes.items())
     if missing := (count := len(asked.questions)) - len(found):
         notes.append(
             f"{missing} of {count} questions were not simulated: no split holds them out, chats failed, or "
             "nothing can score their answers"
         )
     if failures:
-        count, reasons = simulated[name].total(), "; ".join(failure_lines(failures))
-        notes.append(f"{failures.total()} of {count} chats with {name} are missing from the estimate: {reasons}")
+        reasons = "; ".join(failure_lines(failures))
+        notes.append(f"{failures.total()} of {len(own)} chats with {name} are missing from the estimate: {reasons}")
     held_out = held_out_assistants(workspace, model, splits, study, notes, asked.chats.settings)
-    known = dict[str, dict[str, Outcomes]]()
+    compared = []  # with each held-out assistant, both simulated by the simulator of its split
     for split, one in held_out.items():
         own = _chats_with(one.assistant, workspace.conversations(model, split), study)
         simulated[one.assistant] = Counter(chat.letter is None for chat in own)
-        known[split] = _outcomes(own, study)
+        both = _shares(by_split[split]), _shares(_outcomes(own, study))
+        compared.append(Difference(one.assistant, predict_difference(*both, list(held_out.values()))))
     warning = _warning(model, simulated)
     correlation, origin = _correlation(answers, found, held_out, study)
     per_person = Counter(answer.worker_id for answer in study.answers if answer.kind == "user-AI")
@@ -219,18 +217,24 @@ def estimate(
     made = Estimate(
         model,
         name,
-        tuple(_subset(subset, asked.questions, found, held_out, workspace, answers, people) for subset in subsets),
-        tuple(_differences(by_split, held_out, known)),
-        tuple(_known(split, one) for split, one in held_out.items()),
+        tuple(_subset(subset, asked, found, held_out.values(), answers) for subset in subsets),
+        tuple(compared),
+        tuple(
+            KnownAssistant(
+                one.assistant, split, float(one.human.mean()), float(one.simulated.mean()), one.error,
+                len(one.questions), one.answers,
+            )
+            for split, one in held_out.items()
+        ),
         correlation,
         origin,
         components,
         answers_per_person,
         _curve(components, correlation, len(found), answers_per_person),
-        _signature(model, name, workspace, splits, asked.questions, people, tasks[splits[0]], judge),
+        _signature(asked, judge),
         (*filter(None, [warning]), *notes),
         warning,
-    )
+    )  # fmt: skip
     path = workspace.estimate(model)
     write_json(path, {**_earlier(path), name: plain(made)})
     return made
@@ -253,13 +257,13 @@ def dry_run(model: str, *, spending: Spending, say: Say = print, **given: Any) -
 class _Asked:
     """The chats to simulate, the questions that they are about, and the study with the real answers added to it.
 
-    `notes` say what the file of real chats holds besides those answers.
+    `people` is the file of real chats; `notes` say what it holds besides those answers.
     """
 
     chats: Simulations
     name: str
     questions: Mapping[str, Question]
-    answers: list[Answer]
+    people: Path | None
     study: Study
     notes: Sequence[str]
 
@@ -275,11 +279,18 @@ def _asked(
     splits, study = workspace.trained_splits(model), workspace.study
     tasks = {split: task_of(model, [assistant], workspace=workspace, split=split) for split in splits}
     name = _new_name(tasks[splits[0]].assistants, study)
-    asked = _questions_in(questions, study) if questions else dict(study.questions)
+    asked = read_question_lines(questions, least=2) if questions else dict(study.questions)
+    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
+        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
+            raise ChatbenchError(
+                f"{questions}: question {one.id!r} differs from the study's question with this id",
+                expected="ids that are not the study's, or the study's questions word for word",
+                fix=f"give the question another id in {questions}",
+            )
     answers, notes = list[Answer](), list[str]()
     if people is not None:
         real = open_study(people, skip_bad_records=skip_bad_records, maps=maps)
-        answers, notes = people_in(real, people, name, asked, study), _not_used(real, people, name)
+        answers, notes = people_in(real, people, name, asked, study)
     else:
         _refuse_unknown_error(given, workspace, splits, settings)
     whole = replace(study, questions={**study.questions, **asked}, answers=(*study.answers, *answers))
@@ -293,7 +304,7 @@ def _asked(
     chats = Simulations(model, [assistant], workspace, settings, tasks=tasks)
     for split in splits:
         _refuse_other_settings(chats, split)
-    return _Asked(chats, name, asked, answers, whole, notes)
+    return _Asked(chats, name, asked, people, whole, notes)
 
 
 def _refuse_unknown_error(model: str, workspace: Workspace, splits: Sequence[str], settings: ChatSettings) -> None:
@@ -334,23 +345,6 @@ def _next_command(model: str, held_out: str, split: str, settings: ChatSettings)
     return f"chatbench simulate {shlex.quote(model)} --assistant {name} --split {split} {settings.options()}".rstrip()
 
 
-def _questions_in(path: Path, study: Study) -> dict[str, Question]:
-    asked = read_question_lines(path, least=2)
-    for one, known in ((asked[each], study.questions[each]) for each in asked if each in study.questions):
-        if (one.full_text, one.answer, one.kind) != (known.full_text, known.answer, known.kind):
-            raise ChatbenchError(
-                f"{path}: question {one.id!r} differs from the study's question with this id",
-                expected="ids that are not the study's, or the study's questions word for word",
-                fix=f"give the question another id in {path}",
-            )
-    return asked
-
-
-def _known(split: str, one: HeldOut) -> KnownAssistant:
-    human, simulated = float(one.human.mean()), float(one.simulated.mean())
-    return KnownAssistant(one.assistant, split, human, simulated, one.error, len(one.questions), one.answers)
-
-
 def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
     name = specs[0].name
     if len(specs) > 1:
@@ -365,8 +359,10 @@ def _new_name(specs: Sequence[AssistantSpec], study: Study) -> str:
     return name
 
 
-def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Question], study: Study) -> list[Answer]:
-    """Human answers with the new assistant, of a file of real chats.
+def people_in(
+    real: Study, path: Path, assistant: str, asked: Mapping[str, Question], study: Study
+) -> tuple[list[Answer], list[str]]:
+    """Human answers with the new assistant, of a file of real chats, and notes on the records that are none.
 
     Raises:
         ChatbenchError: there are none, a question is unknown or has another text, or a person is also in the study.
@@ -390,17 +386,12 @@ def people_in(real: Study, path: Path, assistant: str, asked: Mapping[str, Quest
             expected="people whose chats the simulators were not trained on, since they correct the simulators",
             fix="leave out their chats, or give different people different ids",
         )
-    return answers
-
-
-def _not_used(real: Study, path: Path, assistant: str) -> list[str]:
-    """Notes on the records of a file of real chats that are no answers with the new assistant."""
     notes = [f"{path}: left out: {count} x {reason}" for reason, count in real.dropped.items()]
     others = Counter(a.assistant for a in real.answers if a.kind == "user-AI" and a.assistant != assistant)
     if others:
         names = ", ".join(f"{count} with {name!r}" for name, count in others.items())
         notes.append(f"{path}: answers with other assistants than {assistant!r} are not used: {names}")
-    return notes
+    return answers, notes
 
 
 def _refuse_other_settings(asked: Simulations, split: str, simulator: AnyParticipant | None = None) -> None:
@@ -504,33 +495,30 @@ def held_out_assistants(
 
 
 def _subset(
-    subset: str,
-    asked: Mapping[str, Question],
-    found: Mapping[str, Outcomes],
-    held_out: Mapping[str, HeldOut],
-    workspace: Workspace,
-    answers: Sequence[Answer],
-    people: Path | None,
+    subset: str, asked: _Asked, found: Mapping[str, Outcomes], held_out: Iterable[HeldOut], answers: Sequence[Answer]
 ) -> SubsetEstimate:
     """Estimate on the questions of a subset, with errors from the same subset if the study has it, else from all."""
-    kept = {q: each for q, each in found.items() if subset in (EVERY_SUBSET, apart_from_all(asked[q].subset))}
+
+    def inside(questions: Mapping[str, Question]) -> set[str]:
+        return {q for q, each in questions.items() if subset in (EVERY_SUBSET, apart_from_all(each.subset))}
+
+    wanted, known = inside(asked.questions), asked.chats.workspace.study.questions
+    kept = {question: each for question, each in found.items() if question in wanted}
     shares = _shares(kept)
-    known = workspace.study.questions
-    among = subset == EVERY_SUBSET or all(apart_from_all(question.subset) != subset for question in known.values())
-    parts = [_part(each, lambda q: among or apart_from_all(known[q].subset) == subset) for each in held_out.values()]
+    parts = [_part(each, inside(known) or known.keys()) for each in held_out]
     return SubsetEstimate(
         subset,
         len(shares),
         sum(each.count("counted wrong") for each in kept.values()),
         mean_value(list(shares.values())),
         predict(shares, [part for part in parts if part.questions], chats_variance=variance_of_chats(kept.values())),
-        None if people is None else rectified_answers(answers, shares),
+        None if asked.people is None else rectified_answers(answers, shares),
     )
 
 
-def _part(one: HeldOut, keeps: Callable[[str], bool]) -> HeldOut:
-    kept = np.array([keeps(question) for question in one.questions], dtype=bool)
-    questions = tuple(question for question, inside in zip(one.questions, kept, strict=True) if inside)
+def _part(one: HeldOut, among: AbstractSet[str]) -> HeldOut:
+    kept = np.array([question in among for question in one.questions], dtype=bool)
+    questions = tuple(question for question in one.questions if question in among)
     scale = len(one.questions) / max(1, len(questions))  # variance of a mean over fewer questions
     return replace(
         one,
@@ -555,18 +543,6 @@ def rectified_answers(answers: Sequence[Answer], shares: Mapping[str, float]) ->
         np.asarray(person, dtype=np.int64),
     )
     return rectified(real, np.array(list(shares.values())))
-
-
-def _differences(
-    by_split: Mapping[str, Mapping[str, Outcomes]],
-    held_out: Mapping[str, HeldOut],
-    known: Mapping[str, Mapping[str, Outcomes]],
-) -> Iterable[Difference]:
-    """Difference to each held-out assistant, both simulated by the simulator of its split."""
-    errors = list(held_out.values())
-    for split, one in held_out.items():
-        difference = predict_difference(_shares(by_split[split]), _shares(known[split]), errors)
-        yield Difference(one.assistant, difference)
 
 
 def _correlation(
@@ -604,25 +580,18 @@ def _curve(
     return tuple(CurvePoint(n, alone.half_width(n), both.half_width(n)) for n in CURVE)
 
 
-def _signature(
-    model: str,
-    name: str,
-    workspace: Workspace,
-    splits: Sequence[str],
-    asked: Mapping[str, Question],
-    people: Path | None,
-    task: Task,
-    judge: Agreement | None,
-) -> dict[str, object]:
-    manifest, run = workspace.manifest, cast(Mapping[str, Mapping[str, object]], read_json(settings_path(task.log)))
+def _signature(asked: _Asked, judge: Agreement | None) -> dict[str, object]:
+    chats, people = asked.chats, asked.people
+    log = next(iter(chats.tasks.values())).log
+    run = cast(Mapping[str, Mapping[str, object]], read_json(settings_path(log)))
     files = sorted(each for each in people.rglob("*") if each.is_file()) if people and people.is_dir() else [people]
     read = b"".join(each.read_bytes() for each in files if each)
     content: dict[str, object] = {
-        **of_the_splits(manifest),
-        "question_set_sha256": question_set_sha256(asked.values()),
-        "splits": list(splits),
-        "model": model,
-        "assistant": {"name": name, "identity": run["assistants"][name]},
+        **of_the_splits(chats.workspace.manifest),
+        "question_set_sha256": question_set_sha256(asked.questions.values()),
+        "splits": list(chats.tasks),
+        "model": chats.model,
+        "assistant": {"name": asked.name, "identity": run["assistants"][asked.name]},
         "people_sha256": hashlib.sha256(read).hexdigest() if people else "",
         "simulation": run["settings"],
         **({"judge": judge.judge, "rubric_sha256": judge.rubric_sha256} if judge else {}),

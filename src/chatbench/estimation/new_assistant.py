@@ -45,6 +45,7 @@ sample).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ import numpy as np
 from chatbench.core.records import Answer
 from chatbench.data.splits import FEWEST_ASSISTANTS
 from chatbench.metrics.agreement import Array, Outcomes, Undefined, Value, agreement
+from chatbench.metrics.pairs import grouped
 from chatbench.metrics.resampling import Indices
 
 FEWEST_CLUSTERS = 3.5
@@ -241,11 +243,9 @@ def predict(
     if len(simulated) < 2:
         return Undefined(f"{len(simulated)} simulated question, 2 are needed")
     count = len(held_out)
-    errors: dict[str, list[float]] = {}
-    for each in held_out:
-        for question, error in zip(each.questions, each.human - each.simulated, strict=True):
-            errors.setdefault(question, []).append(float(error))
-    mean_errors = {question: math.fsum(values) / len(values) for question, values in errors.items()}
+    errors = (zip(each.questions, (each.human - each.simulated).tolist(), strict=True) for each in held_out)
+    by_question = grouped(error for of_assistant in errors for error in of_assistant)
+    mean_errors = {question: math.fsum(values) / len(values) for question, values in by_question.items()}
     values = np.array(list(simulated.values()))
     level = float(values.mean()) + math.fsum(each.error for each in held_out) / count
     if simulated.keys() <= mean_errors.keys():
@@ -298,20 +298,16 @@ def variance_of_people(answers: Iterable[Answer]) -> float:
 
     Questions with a single answer contribute nothing.
     """
-    by_question: dict[str, list[Answer]] = {}
-    for answer in answers:
-        by_question.setdefault(answer.question_id, []).append(answer)
+    by_question = grouped((answer.question_id, answer) for answer in answers)
     by_person: dict[str, float] = {}
-    number = 0
+    nobody = itertools.count()
     for of_question in by_question.values():
         size = len(of_question)
         mean = sum(answer.correct for answer in of_question) / size
         factor = math.sqrt(size / (size - 1)) if size > 1 else 0.0
         for answer in of_question:
-            number += 1
-            person = answer.worker_id or f"nobody {number}"
-            share = factor * (answer.correct - mean) / size
-            by_person[person] = by_person.get(person, 0.0) + share
+            person = answer.worker_id or f"nobody {next(nobody)}"
+            by_person[person] = by_person.get(person, 0.0) + factor * (answer.correct - mean) / size
     return math.fsum(each**2 for each in by_person.values()) / max(1, len(by_question)) ** 2
 
 

@@ -29,8 +29,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.core.records import Answer, Study
+from chatbench.core.records import Study
 from chatbench.metrics.agreement import NORMAL_95, Undefined
+from chatbench.metrics.pairs import grouped
 from chatbench.metrics.uncertainty import variance_components
 
 LEAST_SHARE = 1e-6
@@ -62,9 +63,7 @@ def components_of(study: Study) -> Components | Undefined:
     for assistant in study.assistants:
         answers = [a for a in study.answers if a.kind == "user-AI" and a.assistant == assistant]
         place = {question: at for at, question in enumerate(sorted({a.question_id for a in answers}))}
-        people: dict[str, list[Answer]] = {}
-        for number, answer in enumerate(answers):
-            people.setdefault(answer.worker_id or f"nobody {number}", []).append(answer)
+        people = grouped((answer.worker_id or f"nobody {number}", answer) for number, answer in enumerate(answers))
         components = variance_components([
             (np.array([place[a.question_id] for a in each], dtype=np.int64), np.array([float(a.correct) for a in each]))
             for each in people.values()
@@ -231,10 +230,7 @@ def divide(design: Design, people: int, trained_on: int) -> tuple[Division, Divi
 
     def division(training: int) -> Division:
         known = most * (trained_on + training) / (trained_on + training + half) if most > 0 else 0.0
-        then = Design(
-            design.components, design.questions, design.answers_per_person,
-            min(1.0, math.sqrt(known / design.components.total)),
-        )  # fmt: skip
+        then = replace(design, correlation=min(1.0, math.sqrt(known / design.components.total)))
         return Division(training, people - training, then.half_width(people - training))
 
     return min(map(division, range(people - 1)), key=lambda each: each.half_width), division(0)

@@ -29,7 +29,7 @@ from statistics import fmean
 from chatbench.core.records import RIGHT_FROM, Answer, Study
 from chatbench.metrics.agreement import NORMAL_95, Undefined, Value, agreement, mean_value, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, USER_ALONE, ai_alone, apart_from_all
-from chatbench.metrics.pairs import Prediction
+from chatbench.metrics.pairs import Prediction, grouped
 from chatbench.realism.chats import WORDINGS, ChatTraits, real_chats, traits_of
 
 FEWEST_FOR_FISHER = 4
@@ -175,12 +175,9 @@ def gap_rows(study: Study, groups: Mapping[Group, ByQuestion]) -> Iterator[GapRo
     for (method, condition), by_assistant in found.items():
         pooled = {EVERY_ASSISTANT: list(by_assistant.values())} if len(by_assistant) > 1 else {}
         for assistant, differences in ({name: [one] for name, one in by_assistant.items()} | pooled).items():
-            of_question: dict[str, list[float]] = defaultdict(list)  # over assistants: questions remain the unit
-            of_subset: dict[tuple[int, str], list[float]] = defaultdict(list)
-            for place, by_question in enumerate(differences):
-                for question_id, difference in by_question.items():
-                    of_question[question_id].append(difference)
-                    of_subset[place, study.questions[question_id].subset].append(difference)
+            each = [(place, q, value) for place, of in enumerate(differences) for q, value in of.items()]
+            of_question = grouped((q, value) for _, q, value in each)  # over assistants: questions remain the unit
+            of_subset = grouped(((place, study.questions[q].subset), value) for place, q, value in each)
             yield GapRow(
                 method,
                 assistant,
@@ -273,22 +270,20 @@ def rate(cases: Sequence[Case], nothing: str) -> Rate:
         return Rate(0, 0, Undefined(nothing), Undefined(nothing))
     yes = sum(case.yes for case in cases)
     share = yes / len(cases)
-    by_question, by_person = (
-        _variance(cases, share, keys) for keys in ([c.question_id for c in cases], [c.person for c in cases])
-    )
-    if isinstance(by_question, Undefined) or isinstance(by_person, Undefined):
+    questions, people = [case.question_id for case in cases], [case.person for case in cases]
+    if min(len({*questions}), len({*people})) < 2:
         return Rate(yes, len(cases), share, Undefined("one question or one person only"))
-    single = _variance(cases, share, range(len(cases)))
-    both = by_question + by_person - (0.0 if isinstance(single, Undefined) else single)
+    by_question, by_person, single = (
+        _variance(cases, share, clusters) for clusters in (questions, people, range(len(cases)))
+    )
+    both = by_question + by_person - single
     return Rate(yes, len(cases), share, math.sqrt(max(both, by_question, by_person)))
 
 
-def _variance(cases: Sequence[Case], share: float, keys: Sequence[Hashable]) -> Value:
+def _variance(cases: Sequence[Case], share: float, clusters: Sequence[Hashable]) -> float:
     sums: dict[Hashable, float] = defaultdict(float)
-    for case, key in zip(cases, keys, strict=True):
-        sums[key] += case.yes - share
-    if len(sums) < 2:
-        return Undefined("one cluster")
+    for case, cluster in zip(cases, clusters, strict=True):
+        sums[cluster] += case.yes - share
     return len(sums) / (len(sums) - 1) * math.fsum(total**2 for total in sums.values()) / len(cases) ** 2
 
 
@@ -348,9 +343,8 @@ def advice_rows(study: Study) -> list[AdviceRow]:
 def mirror_rows(study: Study) -> Iterator[MirrorRow]:
     """Mirror rates of all chats, then of each assistant and condition; yields nothing if the study has no chats."""
     traits = [traits_of(chat) for chat in real_chats(study.conversations, study.questions)]
-    groups: dict[tuple[str, str], list[ChatTraits]] = defaultdict(list)
-    for chat, of in zip(study.conversations, traits, strict=True):
-        groups[apart_from_all(chat.assistant), apart_from_all(chat.condition)].append(of)
+    names = ((apart_from_all(chat.assistant), apart_from_all(chat.condition)) for chat in study.conversations)
+    groups = grouped(zip(names, traits, strict=True))
     whole = {(EVERY_ASSISTANT, EVERY_CONDITION): traits} if traits else {}
     for (assistant, condition), chats in (whole | (dict(sorted(groups.items())) if len(groups) > 1 else {})).items():
 

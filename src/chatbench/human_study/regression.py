@@ -108,18 +108,9 @@ def mixed_effects(
     effects, log_sds = np.asarray(fit.fe_mean), np.asarray(fit.vcp_mean)
     _, covariance = _laplace(design, log_sds)
     errors = np.sqrt(np.diag(covariance))
-    question_spread, person_spread = _spreads(design, log_sds)
-    return MixedEffects(
-        answers=len(rows),
-        questions=len(questions),
-        people=len(people),
-        effects=tuple(
-            Effect(name, float(effect), float(error))
-            for name, effect, error in zip(("constant", *(name for name, _ in columns)), effects, errors, strict=True)
-        ),
-        question_spread=question_spread,
-        person_spread=person_spread,
-    )
+    names = ["constant", *(name for name, _ in columns)]
+    found = map(Effect, names, effects.tolist(), errors.tolist())
+    return MixedEffects(len(rows), len(questions), len(people), tuple(found), *_spreads(design, log_sds))
 
 
 def _why_not(right: Array, questions: int, people: int, fixed: Array) -> str | None:

@@ -39,11 +39,12 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chatbench.core.records import Study
 from chatbench.metrics.agreement import CORRELATIONS, MIN_QUESTIONS, Array, Outcomes, Undefined, Value, batch_agreement
 from chatbench.metrics.names import CONSTANT, REGRESSION, USER_ALONE, Predictor, ai_alone
-from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, human_outcomes, predictions
+from chatbench.metrics.pairs import Pair, Prediction, add_up, assistants_of, grouped, human_outcomes, predictions
 
 Guesses = dict[Pair, Prediction]
 
@@ -80,13 +81,10 @@ def published() -> Published:
     >>> published().rows[-1].metrics["gpt-4o"]
     (0.63, 0.15)
     """
-    content = tomllib.loads(resources.files("chatbench.metrics").joinpath("published.toml").read_text("utf-8"))
-    assistants = tuple(content["assistants"])
-    rows = tuple(
-        PublishedRow(row["method"], dict(zip(assistants, zip(row["pearson"], row["mae"], strict=True), strict=True)))
-        for row in content["row"]
-    )
-    return Published(content["source"], assistants, rows)
+    from pydantic import TypeAdapter  # late: slow to import
+
+    text = resources.files("chatbench.metrics").joinpath("published.toml").read_text("utf-8")
+    return TypeAdapter(Published).validate_python(tomllib.loads(text))
 
 
 def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractSet[Pair]) -> dict[Predictor, Guesses]:
@@ -102,9 +100,8 @@ def baseline_predictions(study: Study, train: AbstractSet[str], pairs: AbstractS
 
 def constant_predictions(study: Study, train: AbstractSet[str], pairs: Iterable[Pair]) -> Guesses:
     """Predict, for every question, the mean human accuracy on the training questions with that assistant."""
-    by_assistant: dict[str, list[float]] = {}
-    for (_, assistant), prediction in predictions(human_outcomes(study, train)).items():
-        by_assistant.setdefault(assistant, []).append(prediction.accuracy)
+    trained = predictions(human_outcomes(study, train))
+    by_assistant = grouped((assistant, prediction.accuracy) for (_, assistant), prediction in trained.items())
     guess = {name: Prediction(math.fsum(values) / len(values), len(values)) for name, values in by_assistant.items()}
     return {pair: guess[pair[1]] for pair in pairs if pair[1] in guess}
 
@@ -163,20 +160,21 @@ class Halves:
 
     first: Array
     second: Array
-    size: Array
-    people: Array
+    size: NDArray[np.int64]
+    people: NDArray[np.int64]
 
 
 def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed: int) -> list[dict[str, Value]]:
     """Ceiling of every metric in `CEILING_METRICS`, for each number of chats per pair (None: unlimited)."""
     several = [person for person in human.values() if person.count > 1]
-    if any(abs(person.accuracy * person.count - round(person.accuracy * person.count)) > GRADED for person in several):
-        graded = Undefined("ceilings are estimated from right and wrong answers, and people's have scores between")
-        return [dict.fromkeys(CEILING_METRICS, graded) for _ in chats]
+    sums, why = [person.accuracy * person.count for person in several], ""
+    if any(abs(each - round(each)) > GRADED for each in sums):
+        why = "ceilings are estimated from right and wrong answers, and people's have scores between"
+    elif len(several) < MIN_QUESTIONS:
+        why = f"fewer than {MIN_QUESTIONS} questions have answers of two people"
+    if why:
+        return [dict.fromkeys(CEILING_METRICS, Undefined(why)) for _ in chats]
     halves = halve(several, seed)
-    if halves is None:
-        reason = Undefined(f"fewer than {MIN_QUESTIONS} questions have answers of two people")
-        return [dict.fromkeys(CEILING_METRICS, reason) for _ in chats]
     between = batch_agreement(halves.first, halves.second, np.ones_like(halves.first))
     known = {metric: between[metric][~np.isnan(between[metric])] for metric in CORRELATIONS}
     alike = Undefined("human accuracy is the same for every question")
@@ -190,10 +188,8 @@ def ceilings(human: Mapping[Pair, Prediction], chats: Sequence[int | None], seed
     ]
 
 
-def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
-    """Halve each pair's answers at random `HALVINGS` times, omitting one if odd; None for fewer than three pairs."""
-    if len(pairs) < MIN_QUESTIONS:
-        return None
+def halve(pairs: Sequence[Prediction], seed: int) -> Halves:
+    """Halve each pair's answers at random `HALVINGS` times, omitting one if odd."""
     rng = np.random.default_rng(seed)
     people = np.array([pair.count for pair in pairs])
     right = np.array([round(pair.accuracy * pair.count) for pair in pairs])
@@ -201,7 +197,7 @@ def halve(pairs: Sequence[Prediction], seed: int) -> Halves | None:
     shape = (HALVINGS, len(pairs))
     first = rng.hypergeometric(right, people - right, size, shape)
     second = rng.hypergeometric(right - first, people - right - (size - first), size, shape)
-    return Halves(first / size, second / size, size.astype(np.float64), people.astype(np.float64))
+    return Halves(first / size, second / size, size, people)
 
 
 def correlation_ceiling(r: Value, halves: Halves, chats: int | None) -> Value:
@@ -232,11 +228,10 @@ def error_ceilings(pairs: Sequence[Prediction], halves: Halves, chats: int | Non
     shrunk = difference * np.sqrt(noise / (2 / halves.size))
     rng = np.random.default_rng([seed, 1])
     chance = draw_chances(pairs, rng)
-    people = halves.people.astype(np.int64)
-    human = rng.binomial(people, chance) / people
+    human = rng.binomial(halves.people, chance) / halves.people
     simulated = chance if chats is None else rng.binomial(chats, chance) / chats
     scored = batch_agreement(human, simulated, np.ones(chance.shape))
-    of_halves = [rng.binomial(people // 2, chance) / halves.size for _ in range(2)]
+    of_halves = [rng.binomial(halves.size, chance) / halves.size for _ in range(2)]
     in_halves = float(np.abs(of_halves[0] - of_halves[1]).mean())
     return {
         "mae": float(np.abs(difference).mean()) * (float(scored["mae"].mean()) / in_halves if in_halves else 1.0),

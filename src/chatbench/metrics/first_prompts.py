@@ -19,9 +19,9 @@ import numpy as np
 
 from chatbench.core.answer_kinds import Choice
 from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
-from chatbench.metrics.agreement import Undefined, standard_deviation
+from chatbench.metrics.agreement import Undefined, Value, standard_deviation
 from chatbench.metrics.names import EVERY_ASSISTANT, PEOPLE, TERMINATIONS, TEXT_METRICS, MetricValue, Predictor, share
-from chatbench.metrics.pairs import is_lost
+from chatbench.metrics.pairs import grouped, is_lost
 from chatbench.metrics.text import BleuCounts, Overlap, TokenizerName, common_lengths, overlap, sacrebleu_score
 
 Chat = TypeVar("Chat")
@@ -43,19 +43,17 @@ def chat_metrics(chats: Sequence[SimulatedConversation], predictor: Predictor) -
     """
     for name, group in _by_assistant(chats, lambda chat: chat.assistant):
         endings: Counter[str] = Counter(chat.termination for chat in group)
-        yield MetricValue(name, predictor, "conversations", float(len(group)))
-        for ending in TERMINATIONS:
-            yield MetricValue(name, predictor, f"{ending}_share", endings[ending] / len(group))
         turns = [sum(turn.role == "user" for turn in chat.turns) for chat in group if chat.termination != "failed"]
-        yield MetricValue(
-            name, predictor, "user_turns", sum(turns) / len(turns) if turns else Undefined("every chat failed")
-        )
-        yield MetricValue(
-            name, predictor, "without_answer_share", sum(chat.letter is None for chat in group) / len(group)
-        )
         kept = [chat for chat in group if not is_lost(chat)]
-        invalid = sum(chat.letter is None for chat in kept)
-        yield MetricValue(name, predictor, "invalid_share", share(invalid, len(kept), "every chat failed"))
+        without, invalid = (sum(chat.letter is None for chat in chats) for chats in (group, kept))
+        values: dict[str, Value] = {
+            "conversations": float(len(group)),
+            **{f"{ending}_share": endings[ending] / len(group) for ending in TERMINATIONS},
+            "user_turns": share(sum(turns), len(turns), "every chat failed"),
+            "without_answer_share": without / len(group),
+            "invalid_share": share(invalid, len(kept), "every chat failed"),
+        }
+        yield from (MetricValue(name, predictor, metric, value) for metric, value in values.items())
 
 
 def level_metrics(
@@ -76,10 +74,7 @@ def level_metrics(
 
 
 def _by_assistant(chats: Sequence[Chat], assistant_of: Callable[[Chat], str]) -> Iterator[tuple[str, Sequence[Chat]]]:
-    groups: dict[str, list[Chat]] = {}
-    for chat in chats:
-        groups.setdefault(assistant_of(chat), []).append(chat)
-    yield from sorted(groups.items())
+    yield from sorted(grouped((assistant_of(chat), chat) for chat in chats).items())
     if chats:
         yield EVERY_ASSISTANT, chats
 
@@ -158,11 +153,6 @@ def words_in_order(first: Sequence[str], second: Sequence[str]) -> int:
     2
     """
     return int(common_lengths([first], [second])[0, 0])
-
-
-def share_in_order(wanted: Sequence[str], found: Sequence[str]) -> float:
-    """Share (0..1) of the words of `wanted` that occur in `found` in the same order; 0 if `wanted` is empty."""
-    return words_in_order(wanted, found) / len(wanted) if wanted else 0.0
 
 
 def simulated_first_prompts(chats: Iterable[SimulatedConversation]) -> dict[str, list[str]]:

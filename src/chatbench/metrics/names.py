@@ -161,7 +161,7 @@ class MetricValue:
     stratum: str = WHOLE
 
 
-def share(count: int, total: int, reason: str) -> Value:
+def share(count: float, total: float, reason: str) -> Value:
     """count / total; undefined for the given reason if total is 0."""
     return count / total if total else Undefined(reason)
 

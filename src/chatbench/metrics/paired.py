@@ -51,12 +51,12 @@ from chatbench.metrics.resampling import (
     Rows,
     as_observed,
     degrees_of_freedom,
-    excess,
     fewest_questions,
     human_rows,
     interval,
     mean_over_splits,
     mean_replicates,
+    person_variance,
     questions_drawn,
     replicate_rows,
     rows_by_assistant,
@@ -64,6 +64,9 @@ from chatbench.metrics.resampling import (
 )
 
 Mask = NDArray[np.bool_]
+Both = Sequence[tuple[PredictorPairs, ...]]
+"""Pairs of both simulators in each split; they differ in the simulated accuracies only."""
+RowsOf = Callable[[Sequence[PredictorPairs]], Rows]
 
 TIE = 1e-12
 """Swaps whose difference equals the observed one up to rounding count as at least as large."""
@@ -101,22 +104,12 @@ def paired_split(human: Predictions, first: Predictions, second: Predictions) ->
 
 def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tuple[str, str], PairedDifference]:
     """Compare every agreement metric, by (assistant, metric), on splits made by `paired_split`."""
-    first = [draws.predictor_pairs(split.human, split.first) for split in splits]
-    second = [draws.predictor_pairs(split.human, split.second) for split in splits]
-    observed = _by_split(first, second, lambda pairs: replicate_rows(pairs, as_observed))
-    resampled = _difference(first, second, lambda pairs: replicate_rows(pairs, partial(questions_drawn, draws)))
-    extra: dict[tuple[str, str], float] = {}
-    if draws.shares_people:
-        people, answers = (
-            _difference(first, second, partial(human_rows, accuracies=accuracies))
-            for accuracies in (draws.accuracies_by_worker, draws.accuracies_by_answer)
-        )
-        extra = {row: excess(draws, people[row], answers[row]) for row in people}
+    both = [tuple(draws.predictor_pairs(split.human, side) for side in (split.first, split.second)) for split in splits]
+    observed = _by_split(both, lambda pairs: replicate_rows(pairs, as_observed))
+    resampled = _difference(both, lambda pairs: replicate_rows(pairs, partial(questions_drawn, draws)))
+    extra = person_variance(draws, lambda human: _difference(both, lambda pairs: human_rows(pairs, human)))
     exchanged = rows_over_splits(
-        [
-            rows_by_assistant(one, partial(_differences, one, two, draws.exchanges[:, one.question]))
-            for one, two in zip(first, second, strict=True)
-        ]
+        [rows_by_assistant(one, partial(_differences, one, two, draws.exchanges[:, one.question])) for one, two in both]
     )
     found = {}
     for row, sides in observed.items():
@@ -125,33 +118,25 @@ def paired_differences(draws: Draws, splits: Sequence[PairedSplit]) -> dict[tupl
             one, two = np.mean([*known.values()], axis=0)[:, 0].tolist()
         else:  # no split has a value of both: each one's own mean
             one, two = (float(mean_over_splits([values[side] for values in sides.values()])[0]) for side in (0, 1))
-        questions = fewest_questions([first[number] for number in known], row[0])
+        questions = fewest_questions([both[number][0] for number in known], row[0])
         made = _paired(draws, row[1], one, two, resampled[row], exchanged[row], questions, extra.get(row, 0.0))
         found[row] = replace(made, splits=len(known), undefined=len(sides) - len(known))
     return found
 
 
-def _by_split(
-    first: Sequence[PredictorPairs],
-    second: Sequence[PredictorPairs],
-    rows_of: Callable[[Sequence[PredictorPairs]], Rows],
-) -> dict[tuple[str, str], dict[int, Array]]:
+def _by_split(both: Both, rows_of: RowsOf) -> dict[tuple[str, str], dict[int, Array]]:
     """Values of both in each split that has the row, by number of the split; arrays of shape (2, replicates)."""
     found: dict[tuple[str, str], dict[int, Array]] = {}
-    for number, (one, two) in enumerate(zip(first, second, strict=True)):
-        of_second = rows_of([two])
-        for row, values in rows_of([one]).items():
-            found.setdefault(row, {})[number] = np.array([values, of_second[row]])
+    for number, sides in enumerate(both):
+        first, second = (rows_of([pairs]) for pairs in sides)
+        for row in first:
+            found.setdefault(row, {})[number] = np.array([first[row], second[row]])
     return found
 
 
-def _difference(
-    first: Sequence[PredictorPairs],
-    second: Sequence[PredictorPairs],
-    rows_of: Callable[[Sequence[PredictorPairs]], Rows],
-) -> Rows:
+def _difference(both: Both, rows_of: RowsOf) -> Rows:
     """Mean over splits of the differences, in each replicate over the splits where both have a value."""
-    by_split = _by_split(first, second, rows_of)
+    by_split = _by_split(both, rows_of)
     return {row: mean_over_splits([one - two for one, two in sides.values()]) for row, sides in by_split.items()}
 
 
@@ -205,15 +190,10 @@ def _paired(
         p = found
     elif extra and isinstance(found, Interval) and not isinstance(p, Undefined):
         p = max(p, t_test(draws, difference, found, extra))
-    return PairedDifference(one, two, difference, WITHOUT_INTERVAL.get(metric) or _within(found, metric), p)
-
-
-def _within(bound: Bound, metric: str) -> Bound:
-    """Clip an interval to the differences that are possible."""
-    most = 2.0 if metric in (*CORRELATIONS, *SIGNED) else 1.0
-    if metric not in METRICS or isinstance(bound, Undefined):
-        return bound
-    return replace(bound, low=max(-most, bound.low), high=min(most, bound.high))
+    if metric in METRICS and isinstance(found, Interval):  # only some differences are possible
+        most = 2.0 if metric in (*CORRELATIONS, *SIGNED) else 1.0
+        found = replace(found, low=max(-most, found.low), high=min(most, found.high))
+    return PairedDifference(one, two, difference, WITHOUT_INTERVAL.get(metric) or found, p)
 
 
 def t_test(draws: Draws, difference: float, bound: Interval, of_people: float) -> float:

@@ -18,6 +18,7 @@ from chatbench.metrics.agreement import Outcomes, QuestionAccuracy, Treatment
 from chatbench.metrics.names import Predictor
 
 Key = TypeVar("Key")
+T = TypeVar("T")
 Pair = tuple[str, str]
 """(question id, assistant)."""
 
@@ -98,6 +99,14 @@ def add_up(outcomes: Iterable[tuple[Key, Outcomes]]) -> dict[Key, Outcomes]:
     for key, outcome in outcomes:
         sums[key] = sums.get(key, Outcomes()) + outcome
     return sums
+
+
+def grouped(values: Iterable[tuple[Key, T]]) -> dict[Key, list[T]]:
+    """Collect the values of each key, both in the order given."""
+    groups: dict[Key, list[T]] = {}
+    for key, value in values:
+        groups.setdefault(key, []).append(value)
+    return groups
 
 
 def assistants_of(pairs: Iterable[Pair]) -> list[str]:

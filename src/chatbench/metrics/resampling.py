@@ -111,6 +111,10 @@ class PredictorPairs:
     simulated: Array
     chats: Array
 
+    def of(self, assistant: str) -> NDArray[np.bool_]:
+        """Mask of an assistant's pairs, or of all."""
+        return np.asarray((self.assistant == assistant) | (assistant == EVERY_ASSISTANT))
+
 
 class Draws:
     """All random draws over a set of splits.
@@ -210,14 +214,9 @@ class Draws:
     @cached_property
     def accuracies_of_people(self) -> Array:
         """Human accuracy of n-1 answers drawn from the n of each pair, shape (replicates, pairs)."""
-        count, right = self._answer_counts()
-        return _one_less(right / np.maximum(count, 1), count, self._within, self._rng(PERSONS))
-
-    def _answer_counts(self) -> tuple[Array, Array]:
-        """Number of answers and of right answers of each pair."""
-        count = np.bincount(self._answered, minlength=len(self.pairs))
+        count = np.bincount(self._answered, minlength=len(self.pairs)).astype(np.float64)
         right = np.bincount(self._answered, weights=self._correct, minlength=len(self.pairs))
-        return count.astype(np.float64), right.astype(np.float64)
+        return _one_less(right / np.maximum(count, 1), count, self._within, self._rng(PERSONS))
 
     def accuracies_of_chats(self, pairs: PredictorPairs, split: int) -> Array:
         """Simulated accuracy of n-1 chats drawn from each pair's n, shape (replicates, pairs of the predictor)."""
@@ -258,8 +257,7 @@ def rows_by_assistant(pairs: PredictorPairs, score: Callable[[NDArray[np.bool_]]
     """
     rows: Rows = {}
     for name in [*pairs.assistants, EVERY_ASSISTANT]:
-        kept = np.ones(len(pairs.pair), dtype=bool) if name == EVERY_ASSISTANT else pairs.assistant == name
-        rows |= {(name, metric): values for metric, values in score(kept).items()}
+        rows |= {(name, metric): values for metric, values in score(pairs.of(name)).items()}
     if len(pairs.assistants) > 1:
         for metric in dict.fromkeys(metric for _, metric in rows):
             rows[MEAN_OF_ASSISTANTS, metric] = np.asarray(np.mean([rows[n, metric] for n in pairs.assistants], axis=0))
@@ -290,7 +288,7 @@ Bound = Interval | Undefined
 def predictor_intervals(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], Bound]:
     """Interval of every metric of one predictor, by (assistant, metric), from its pairs in each split."""
     drawn = replicate_rows(splits, partial(questions_drawn, draws))
-    extra = person_variance(draws, splits)
+    extra = person_variance(draws, partial(human_rows, splits))
     observed = replicate_rows(splits, as_observed)
     questions = {name: fewest_questions(splits, name) for name, _ in observed}
     return {
@@ -305,14 +303,8 @@ def fewest_questions(splits: Sequence[PredictorPairs], assistant: str) -> int:
     if assistant == MEAN_OF_ASSISTANTS:
         names = {name for pairs in splits for name in pairs.assistants}
         return min((fewest_questions(splits, name) for name in names), default=0)
-    return len(
-        {
-            question
-            for pairs in splits
-            for question, name in zip(pairs.question.tolist(), pairs.assistant.tolist(), strict=True)
-            if assistant in (EVERY_ASSISTANT, name)
-        }
-    )
+    kept = [pairs.question[pairs.of(assistant)] for pairs in splits]
+    return len(np.unique(np.concatenate(kept))) if kept else 0
 
 
 def as_observed(_split: int, pairs: PredictorPairs) -> Drawn:
@@ -325,14 +317,17 @@ def questions_drawn(draws: Draws, _split: int, pairs: PredictorPairs) -> Drawn:
     return pairs.human[None], pairs.simulated[None], draws.question_weights[:, pairs.question]
 
 
-def person_variance(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tuple[str, str], float]:
+def person_variance(draws: Draws, rows_of: Callable[[Array], Rows]) -> dict[tuple[str, str], float]:
     """max(0, V(people) - V(answers)) of every metric: the effect of one person answering several questions.
 
     Empty if nobody answered twice.
+
+    Args:
+        rows_of: every metric from resampled human accuracies, as `human_rows`.
     """
     if not draws.shares_people:
         return {}
-    people, answers = human_rows(splits, draws.accuracies_by_worker), human_rows(splits, draws.accuracies_by_answer)
+    people, answers = map(rows_of, (draws.accuracies_by_worker, draws.accuracies_by_answer))
     return {row: excess(draws, people[row], answers[row]) for row in people}
 
 
@@ -428,7 +423,7 @@ def mean_intervals(draws: Draws, values: Mapping[MetricKey, Sequence[Mapping[str
     """
     found: dict[MetricKey, Bound] = {}
     for row, splits in values.items():
-        if known := [split for split in splits if split]:
+        if known := [*filter(None, splits)]:
             estimate = math.fsum(float(np.mean([*split.values()])) for split in known) / len(known)
             drawn = mean_over_splits([mean_replicates(draws, split) for split in known])
             questions = len({question_id for split in known for question_id in split})

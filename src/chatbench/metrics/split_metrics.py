@@ -118,13 +118,11 @@ def split_metrics(
         QUESTION_COPIED: {q: [study.questions[q].text] for q in prompts},
         **simulated,
     }
-    done, total = 0, sum(len(prompted.keys() & prompts.keys()) for prompted in compared.values())
-    for predictor, prompted in compared.items():
-        overlaps[predictor] = {}
-        for question_id in sorted(prompted.keys() & prompts.keys()):
-            overlaps[predictor][question_id] = overlap(prompted[question_id], prompts[question_id], tokenizer=tokenizer)
-            done += 1
-            advanced(done, total)
+    overlaps |= {predictor: {} for predictor in compared}
+    pending = [(p, q) for p, prompted in compared.items() for q in sorted(prompted.keys() & prompts.keys())]
+    for done, (predictor, q) in enumerate(pending, 1):
+        overlaps[predictor][q] = overlap(compared[predictor][q], prompts[q], tokenizer=tokenizer)
+        advanced(done, len(pending))
     gaps = dict(gap_values(pairs))
     metrics = [
         *(each for p, predicted in pairs.predictors.items() for each in agreement_metrics(pairs.human, predicted, p)),
@@ -147,17 +145,16 @@ def split_metrics(
         metrics += chat_metrics(simulation.chats, simulation.predictor)
     without_people: dict[MetricKey, QuestionValues] = {}
     for simulation in alone:
-        metrics += [
-            each for each in chat_metrics(simulation.chats, simulation.predictor) if each.assistant != EVERY_ASSISTANT
-        ]
+        predictor = simulation.predictor
+        metrics += [each for each in chat_metrics(simulation.chats, predictor) if each.assistant != EVERY_ASSISTANT]
         by_question = predictions(_complete_outcomes(study, simulation))
         for name in assistants_of(by_question):
             values = {question_id: found.accuracy for (question_id, _), found in _with(by_question, name).items()}
-            without_people[name, simulation.predictor, "accuracy"] = values
+            without_people[name, predictor, "accuracy"] = values
             metrics += [
                 MetricValue(name, PEOPLE, "accuracy", NO_HUMAN_ACCURACY),
-                MetricValue(name, simulation.predictor, "accuracy", mean_value(list(values.values()))),
-                MetricValue(name, simulation.predictor, "questions", len(values)),
+                MetricValue(name, predictor, "accuracy", mean_value([*values.values()])),
+                MetricValue(name, predictor, "questions", len(values)),
             ]
     # On a stratum only the simulators, the constant and the ceiling are scored.
     simulators = [p for s in simulations for p in (s.predictor, replace(s.predictor, invalid="dropped"))]

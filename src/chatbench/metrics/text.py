@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.pairs import grouped
 
 KINDS = ("first", "follow_up", "answer")
 """Kinds of human turns, in the order of the tables."""
@@ -103,9 +104,7 @@ def perplexity_by_kind(losses: Iterable[tuple[str, TokenLoss]]) -> dict[str, Per
 
     The kinds of the protocol come first, in their order, then any others in alphabetical order.
     """
-    groups: dict[str, list[TokenLoss]] = {}
-    for kind, loss in losses:
-        groups.setdefault(kind, []).append(loss)
+    groups = grouped(losses)
     order = [kind for kind in KINDS if kind in groups] + sorted(groups.keys() - set(KINDS))
     return {kind: summarise(groups[kind]) for kind in order}
 

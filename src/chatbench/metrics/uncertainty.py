@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -47,7 +48,7 @@ from chatbench.metrics.names import (
     MetricKey,
     Predictor,
 )
-from chatbench.metrics.pairs import SplitPairs
+from chatbench.metrics.pairs import SplitPairs, grouped
 from chatbench.metrics.resampling import (
     Bound,
     Drawn,
@@ -91,7 +92,8 @@ def predictor_spreads(draws: Draws, splits: Sequence[PredictorPairs]) -> dict[tu
         return pairs.human[None], again, np.ones_like(again)
 
     values = [jackknife_values(pairs) for pairs in splits]
-    people, ties = human_rows(splits, draws.accuracies_of_people), person_variance(draws, splits)
+    human = partial(human_rows, splits)
+    people, ties = human(draws.accuracies_of_people), person_variance(draws, human)
     return {
         row: spread(
             [split[row] for split in values if row in split],
@@ -112,8 +114,7 @@ def jackknife_values(pairs: PredictorPairs) -> dict[tuple[str, str], SplitValues
     less = replicate_rows([pairs], lambda *_: (pairs.human[None], pairs.simulated[None], without))
     found = {}
     for row, values in less.items():
-        together = row[0] in (EVERY_ASSISTANT, MEAN_OF_ASSISTANTS)
-        own = np.isin(questions, pairs.question if together else pairs.question[pairs.assistant == row[0]])
+        own = np.isin(questions, pairs.question[pairs.of(EVERY_ASSISTANT if row[0] == MEAN_OF_ASSISTANTS else row[0])])
         count = int(own.sum())
         found[row] = (questions[own], count * whole[row] - (count - 1) * values[own])
     return found
@@ -213,10 +214,8 @@ def score_uncertainty(
     """
     if resampling.replicates == 0:
         return Uncertainty()
-    by_stratum: dict[str, list[SplitPairs]] = {WHOLE: []}
-    for split in splits:
-        for stratum, pairs in {WHOLE: split.pairs, **split.strata}.items():
-            by_stratum.setdefault(stratum, []).append(pairs)
+    all_pairs = (each for split in splits for each in {WHOLE: split.pairs, **split.strata}.items())
+    by_stratum: dict[str, list[SplitPairs]] = {WHOLE: [], **grouped(all_pairs)}
     predictors = {
         stratum: [
             each
@@ -231,7 +230,8 @@ def score_uncertainty(
     for stratum, of_splits in by_stratum.items():
         condition = stratum.removeprefix(CONDITION) if stratum.startswith(CONDITION) else None
         given = [answer for answer in answers if condition in (None, answer.condition)]
-        means = _by_key([split.question_values for split in splits]) if stratum == WHOLE else {}
+        values = (each for split in splits for each in split.question_values.items() if stratum == WHOLE)
+        means = grouped(values)
         questions = {question_id for values in means.values() for each in values for question_id in each}
         draws = Draws((pair for pairs in of_splits for pair in pairs.human), given, resampling, questions)
         intervals[stratum] = {}
@@ -245,18 +245,10 @@ def score_uncertainty(
             advanced(done, total)
         intervals[stratum] |= mean_intervals(draws, means)
     # With separate draws, so that they change no other interval.
-    alone = _by_key([split.without_people for split in splits])
+    alone = grouped(each for split in splits for each in split.without_people.items())
     questions = {question_id for values in alone.values() for each in values for question_id in each}
     intervals[WHOLE] |= mean_intervals(Draws((), (), resampling, questions), alone)
     return Uncertainty(intervals, spreads)
-
-
-def _by_key(splits: Sequence[Mapping[MetricKey, Mapping[str, float]]]) -> dict[MetricKey, list[Mapping[str, float]]]:
-    found: dict[MetricKey, list[Mapping[str, float]]] = {}
-    for split in splits:
-        for key, values in split.items():
-            found.setdefault(key, []).append(values)
-    return found
 
 
 def _keyed(predictor: Predictor, rows: Mapping[tuple[str, str], T]) -> dict[MetricKey, T]:

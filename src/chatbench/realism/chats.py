@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from chatbench.core.records import Conversation, Question, SimulatedConversation
-from chatbench.metrics.first_prompts import content_words, numbers, restates, share_in_order, words, words_in_order
+from chatbench.metrics.first_prompts import content_words, numbers, restates, words, words_in_order
 from chatbench.metrics.pairs import Pair, is_lost
 
 Wording = Literal["copy", "rephrase", "partial", "other"]
@@ -42,8 +42,9 @@ COPY_SHARE = 0.9
 
 
 def copied_share(message: str, text: str) -> float:
-    """Share of the words of `text` that `message` contains in the same order, 0..1."""
-    return share_in_order(words(text), words(message))
+    """Share of the words of `text` that `message` contains in the same order, 0..1; 0 if it has no words."""
+    wanted = words(text)
+    return words_in_order(wanted, words(message)) / len(wanted) if wanted else 0.0
 
 
 def wording_of(message: str, question: Question) -> Wording:
@@ -52,8 +53,8 @@ def wording_of(message: str, question: Question) -> Wording:
         return "copy"
     if restates(message, question) and numbers(question.text) <= numbers(message):
         return "rephrase"
-    share = coverage([message], question)
-    return "partial" if share.numbers or share.words else "other"
+    told = coverage([message], question)
+    return "partial" if told.numbers or told.words else "other"
 
 
 def tells_options(message: str, question: Question) -> bool:
@@ -206,10 +207,6 @@ class ChatTraits:
     @property
     def follow_up_words(self) -> tuple[int, ...]:
         return tuple(len(message) for message in self.words[1:])
-
-    @property
-    def follow_ups(self) -> int:
-        return max(0, len(self.words) - 1)
 
 
 def traits_of(chat: UserChat) -> ChatTraits:

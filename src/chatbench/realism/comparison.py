@@ -13,7 +13,7 @@ show how far chance alone moves each distance.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from chatbench.core.progress import Advanced, unobserved
 from chatbench.metrics.agreement import Undefined, Value, mean_value
-from chatbench.metrics.pairs import Pair
+from chatbench.metrics.pairs import grouped
 from chatbench.realism.chats import ChatTraits
 from chatbench.realism.detectability import Detection, behaviour_classes, detection
 from chatbench.realism.measures import LENGTH_DISTANCES, TRAITS, Chats, behaviour_distances
@@ -45,11 +45,10 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
 
     Yields nothing if there are fewer than two people.
     """
-    assistants: dict[str, set[str]] = defaultdict(set)
-    for chat in real:
-        assistants[chat.person].add(chat.cell[1])
-    people = sorted(assistants, key=lambda person: (sorted(assistants[person]), person))
-    groups = [str(tuple(sorted(assistants[person]))) for person in people]
+    worked_with = grouped((chat.person, chat.cell[1]) for chat in real)
+    assistants = {person: sorted({*names}) for person, names in worked_with.items()}
+    people = sorted(assistants, key=lambda person: (assistants[person], person))
+    groups = [str(tuple(assistants[person])) for person in people]
     if len(people) < 2:
         return
     for _ in range(count):
@@ -63,21 +62,14 @@ def halvings(real: Chats, simulated: Chats, rng: np.random.Generator, count: int
 
 def equally_many(one: Chats, other: Chats, rng: np.random.Generator) -> tuple[list[ChatTraits], list[ChatTraits]]:
     """Draw from each pair that both sides have as many chats of each as the side with fewer has."""
-    pool = _by_cell(other)
+    by_cell, pool = (grouped((chat.cell, chat) for chat in side) for side in (one, other))
     drawn: tuple[list[ChatTraits], list[ChatTraits]] = [], []
-    for cell, chats in _by_cell(one).items():
+    for cell, chats in by_cell.items():
         others = pool.get(cell, [])
         size = min(len(chats), len(others))
         for side, of in zip(drawn, (chats, others), strict=True):
             side += [of[index] for index in sorted(rng.permutation(len(of))[:size])]
     return drawn
-
-
-def _by_cell(chats: Chats) -> dict[Pair, list[ChatTraits]]:
-    cells: dict[Pair, list[ChatTraits]] = defaultdict(list)
-    for chat in chats:
-        cells[chat.cell].append(chat)
-    return cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +191,9 @@ def _compared(
     if not apart:
         return Comparison(name, unit, *own, ONE_PERSON, ONE_PERSON)
     means = mean_value(list(apart)), mean_value(list(reference))
-    known = [value for value in reference if not isinstance(value, Undefined)]
     pairs = [(a, r) for a, r in zip(apart, reference, strict=True) if isinstance(a, float) and isinstance(r, float)]
     if len(pairs) < len(apart):
         return Comparison(name, unit, *own, *means)
-    low, high = np.quantile(known, [0.025, 0.975])
+    low, high = np.quantile([r for _, r in pairs], [0.025, 0.975])
     further = sum((a > r) + (a == r) / 2 for a, r in pairs) / len(pairs)
     return Comparison(name, unit, *own, *means, (float(low), float(high)), further)

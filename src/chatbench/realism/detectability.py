@@ -52,7 +52,7 @@ MOST_GRAMS = 10_000
 
 
 def _of_follow_ups(count: int, chat: ChatTraits) -> float:
-    return count / max(1, chat.follow_ups)
+    return count / max(1, len(chat.follow_up_words))
 
 
 FEATURES: dict[str, Callable[[ChatTraits], float]] = {
@@ -240,14 +240,12 @@ def out_of_fold_scores(rows: Any, labels: NDArray[np.int64], questions: NDArray[
 
     None if a classifier would be trained on one group only.
     """
-    from sklearn.model_selection import GroupKFold  # type: ignore[import-untyped]  # late, and has no types
+    from sklearn.model_selection import GroupKFold, cross_val_predict  # type: ignore[import-untyped]  # late, no types
 
-    scores = np.zeros(len(labels))
-    for seen, unseen in GroupKFold(FOLDS).split(rows, labels, questions):
-        if len(set(labels[seen])) < 2:
-            return None
-        scores[unseen] = _classifier().fit(rows[seen], labels[seen]).decision_function(rows[unseen])
-    return scores
+    folds = list(GroupKFold(FOLDS).split(rows, labels, questions))
+    if any(len(set(labels[seen])) < 2 for seen, _ in folds):
+        return None
+    return np.asarray(cross_val_predict(_classifier(), rows, labels, cv=folds, method="decision_function"))
 
 
 def _accuracy(labels: NDArray[np.int64], scores: Floats) -> float:

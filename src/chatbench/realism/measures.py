@@ -13,13 +13,14 @@ if the second side never does what the first does, so `SMOOTHING` is added to th
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from chatbench.metrics.agreement import Undefined, Value
+from chatbench.metrics.pairs import grouped
 from chatbench.realism.chats import SHORT_MESSAGE, WORDINGS, ChatTraits
 
 Chats = Sequence[ChatTraits]
@@ -183,7 +184,7 @@ def _per_chat(
 
 def _per_follow_up(name: str, count: Callable[[ChatTraits], int], unit: str = "share") -> Trait:
     def of(chats: Chats) -> Value:
-        total = sum(chat.follow_ups for chat in chats)
+        total = sum(len(chat.follow_up_words) for chat in chats)
         return sum(map(count, chats)) / total if total else Undefined(NO_FOLLOW_UPS)
 
     return Trait(name, unit, of)
@@ -195,10 +196,7 @@ def _per_question(
     """Mean of a measure over the questions for which it is defined."""
 
     def of(chats: Chats) -> Value:
-        groups: dict[str, list[ChatTraits]] = defaultdict(list)
-        for chat in chats:
-            groups[chat.cell[0]].append(chat)
-        values = [measure(group) for group in groups.values()]
+        values = [measure(group) for group in grouped((chat.cell[0], chat) for chat in chats).values()]
         reason = next((value.reason for value in values if isinstance(value, Undefined)), NO_CHATS)
         return _mean((None if isinstance(value, Undefined) else value for value in values), reason)
 

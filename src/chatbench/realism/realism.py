@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 from chatbench.core.errors import ChatbenchError
@@ -22,7 +22,7 @@ from chatbench.core.settings import name_in_tables
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Estimate, Undefined, Value, over_splits
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, Predictor
-from chatbench.metrics.pairs import Simulation
+from chatbench.metrics.pairs import Simulation, grouped
 from chatbench.metrics.resampling import Resampling
 from chatbench.realism.chats import ChatTraits, on_common_cells, real_chats, simulated_chats, traits_of
 from chatbench.realism.comparison import HALVINGS, Comparison, Realism
@@ -30,6 +30,7 @@ from chatbench.realism.comparison import realism as compare
 from chatbench.realism.detectability import Detection
 from chatbench.realism.termination import Termination, stored_termination, termination_of
 from chatbench.report.grids import EMPTY, Grid, grids_of, number, percent
+from chatbench.report.tables import cell_text
 from chatbench.scoring.score_files import estimate_as_json, plain
 from chatbench.scoring.score_table import signature, signature_id
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
@@ -76,11 +77,7 @@ class RealismTable:
 
     def measures(self) -> dict[str, list[Comparison]]:
         """The comparisons of each measure, one per split."""
-        found: dict[str, list[Comparison]] = {}
-        for realism in self.splits.values():
-            for comparison in realism.comparisons:
-                found.setdefault(comparison.measure, []).append(comparison)
-        return found
+        return grouped((each.measure, each) for realism in self.splits.values() for each in realism.comparisons)
 
 
 def as_json(table: RealismTable) -> dict[str, dict[str, object]]:
@@ -136,12 +133,7 @@ def realism_grids(table: RealismTable) -> list[Grid]:
 
 def _value(table: RealismTable, values: Sequence[Value | None], show: Callable[[Value | None], str]) -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return EMPTY
-    estimate = table.mean(known)
-    if isinstance(estimate.standard_error, Undefined) or isinstance(estimate.mean, Undefined):
-        return show(estimate.mean)
-    return f"{show(estimate.mean).removesuffix(' %')} ± {show(estimate.standard_error)}"
+    return cell_text(replace(table.mean(known), undefined=0) if known else None, show)
 
 
 def realism_footnotes(table: RealismTable) -> list[str]:
@@ -212,9 +204,9 @@ def realism(
     people = [traits_of(chat) for chat in tracked(everyone, "people's chats", "chats")]
     found: dict[str, Realism] = {}
     stops: dict[str, Termination] = {}
+    base_model = settings.base_model
     for entry in chats:
         found[entry.split.id] = of_split(study, people, entry, settings)
-        base_model = settings.base_model
         stop = stored_termination(workspace, model, entry, base_model=base_model)
         if stop is None and settings.termination:
             stop = termination_of(workspace, given, entry, base_model=base_model, say=say)
@@ -249,12 +241,10 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
         ChatbenchError: all of this simulator's chats failed, or are with assistants that people did not work with.
     """
     simulation = _simulation(entry, settings)
-    sides: dict[str | None, list[ChatTraits]] = {"train": [], "test": []}
-    for chat, traits in zip(study.conversations, people, strict=True):
-        sides.setdefault(entry.split.part_of(chat), []).append(traits)
+    sides = grouped(zip(map(entry.split.part_of, study.conversations), people, strict=True))
     chats = simulated_chats(simulation.chats, study.questions)
     of_simulator = map(traits_of, tracked(chats, f"{entry.split.id}, simulated chats", "chats"))
-    real, simulated = on_common_cells(sides["test"], of_simulator)
+    real, simulated = on_common_cells(sides.get("test", []), of_simulator)
     failures = Counter(chat.reason for chat in simulation.chats if chat.termination == "failed")
     if failures and failures.total() == len(simulation.chats):
         raise ChatbenchError(
@@ -270,7 +260,7 @@ def of_split(study: Study, people: Sequence[ChatTraits], entry: SplitChats, sett
             fix="simulate with these assistants",
         )
     with WorkProgress(f"{entry.split.id}, realism", "measures") as progress:
-        return compare(real, simulated, sides["train"], settings.seed, progress)
+        return compare(real, simulated, sides.get("train", []), settings.seed, progress)
 
 
 def _simulation(entry: SplitChats, settings: RealismSettings) -> Simulation:

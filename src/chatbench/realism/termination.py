@@ -36,6 +36,7 @@ from chatbench.data.examples import ExampleRow, seen_turns
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined, Value, agreement
 from chatbench.metrics.names import BASE_MODEL, FINE_TUNED, share
+from chatbench.metrics.pairs import grouped
 from chatbench.protocol.answers import clean_output, read_answer
 from chatbench.protocol.dialogue import Failure, Participant, Request, derive_seed
 from chatbench.protocol.dialogue_runner import Asking, Sides, run_together
@@ -104,7 +105,7 @@ def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) 
     nearest = [max((n for n in end_shares if n <= decision.replies), default=0) for decision in decisions]
     chance = [end_shares.get(replies, 0.0) for replies in nearest]
     known = [(one.probability, float(one.ended)) for one in decisions if one.probability is not None]
-    outcomes, probabilities = [ended for _, ended in known], [probability for probability, _ in known]
+    probabilities, outcomes = ([pair[side] for pair in known] for side in (0, 1))
     base = share(ended, total, NO_DECISIONS)
     return Termination(
         decisions=total,
@@ -119,9 +120,7 @@ def termination(decisions: Sequence[Decision], end_shares: Mapping[int, float]) 
             math.fsum(chance),
             ended,
         ),
-        brier=math.fsum((probability - ended) ** 2 for probability, ended in known) / len(known)
-        if known
-        else Undefined(NO_PROBABILITIES),
+        brier=share(math.fsum((p - outcome) ** 2 for p, outcome in known), len(known), NO_PROBABILITIES),
         brier_floor=base if isinstance(base, Undefined) else base * (1 - base),
         calibration_error=agreement(outcomes, probabilities)["ece"] if known else Undefined(NO_PROBABILITIES),
     )
@@ -133,8 +132,7 @@ def f1_score(both: float, predicted: float, actual: float) -> Value:
     >>> f1_score(both=2, predicted=3, actual=5)  # precision 2/3, recall 2/5
     0.5
     """
-    total = predicted + actual
-    return 2 * both / total if total else Undefined("nobody ended a chat, and the simulator never would")
+    return share(2 * both, predicted + actual, "nobody ended a chat, and the simulator never would")
 
 
 def end_shares_by_reply(user_turns: Iterable[int]) -> dict[int, float]:
@@ -163,22 +161,15 @@ class StoppingPoint:
 
 def stopping_points(chats: Iterable[Conversation], questions: Mapping[str, Question]) -> list[StoppingPoint]:
     """One point for each reply of each chat, in order: k replies give k - 1 points of going on and one end."""
-    return [
-        StoppingPoint(
-            chat.question_id,
-            chat.id,
-            replies,
-            replies == chat.user_turns,
-            simulator_messages(
-                questions[chat.question_id].full_text,
-                seen_turns(chat)[: 2 * replies],
-                asked_for=questions[chat.question_id].asked_for,
-            ),
-            (DONE,) if questions[chat.question_id].kind == NoAnswer() else questions[chat.question_id].letters,
-        )
-        for chat in chats
-        for replies in range(1, chat.user_turns + 1)
-    ]
+    points = []
+    for chat in chats:
+        question = questions[chat.question_id]
+        answers = (DONE,) if question.kind == NoAnswer() else question.letters
+        for replies in range(1, chat.user_turns + 1):
+            seen = seen_turns(chat)[: 2 * replies]
+            messages = simulator_messages(question.full_text, seen, asked_for=question.asked_for)
+            points.append(StoppingPoint(question.id, chat.id, replies, replies == chat.user_turns, messages, answers))
+    return points
 
 
 def termination_of(workspace: Workspace, model: str, entry: SplitChats, *, base_model: bool, say: Say) -> Termination:
@@ -250,11 +241,10 @@ def answer_probabilities(loaded: Loaded, form: TextForm, points: Sequence[Stoppi
             prompt, completion = prompt_text(messages), completion_text(answer)
             rows.append(ExampleRow(prompt, completion, messages, point.question_id, str(place), "answer"))
     encoded = encode_rows(loaded.tokenizer, rows, context_length(loaded.model), form)
-    found: dict[int, list[float]] = {}
     with WorkProgress("probability of stopping", "tokens") as progress:
         losses = score_rows(loaded.model, encoded, advanced=progress)
-    for row, loss in zip(encoded.rows, losses, strict=True):
-        found.setdefault(int(row.conversation_id), []).append(math.exp(-loss.nats))
+    places = (int(row.conversation_id) for row in encoded.rows)
+    found = grouped(zip(places, (math.exp(-loss.nats) for loss in losses), strict=True))
     return [
         min(1.0, math.fsum(found[place])) if len(found.get(place, ())) == len(point.answers) > 0 else None
         for place, point in enumerate(points)

@@ -47,6 +47,10 @@ class Run:
             signature |= cast(dict[str, object], signature["base model"])
         return signature
 
+    def predicted(self, split: str) -> Predictions:
+        """Its accuracies in a split; empty if it was not scored there."""
+        return self.scores.accuracies.get(split, {}).get(self.predictor, {})
+
 
 @dataclass(frozen=True, slots=True)
 class ComparedMetric:
@@ -80,7 +84,8 @@ def compare(
     """Compare every pair of runs.
 
     Raises:
-        ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, or no common question.
+        ChatbenchError: fewer than two runs, a run that was not scored, incompatible signatures, a name to ignore that
+            no signature has, or no common question.
     """
     if resampling.replicates < LEAST_REPLICATES:
         found = f"--bootstrap {resampling.replicates}"
@@ -90,12 +95,15 @@ def compare(
     if len({(run.table.signature_id, run.predictor) for run in opened}) < max(2, len(runs)):
         raise ChatbenchError(f"runs to compare: {', '.join(runs)}", expected="two or more different runs")
     ignored = {(one.name, two.name): ignored_differences(one, two, ignore) for one, two in combinations(opened, 2)}
-    refuse_unknown_parts(opened, ignore)
-    human, predicted = common_pairs(opened)
-    pairs = {
-        (one.name, two.name): _compare_pair(one, two, human, predicted, resampling)
-        for one, two in combinations(opened, 2)
-    }
+    known = {leaf for run in opened for leaf, _ in leaves(run.signature)}
+    for name in ignore:
+        if not any(ignorable(leaf, [name]) for leaf in known):
+            raise ChatbenchError(
+                f"--ignore {name}: no part of a signature has this name",
+                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a subkey",
+            )
+    human = common_pairs(opened)
+    pairs = {(one.name, two.name): _compare_pair(one, two, human, resampling) for one, two in combinations(opened, 2)}
     return Comparison(
         runs=tuple(run.name for run in opened),
         metrics=tuple(with_holm(pairs)),
@@ -147,38 +155,16 @@ def ignored_differences(first: Run, second: Run, ignore: Sequence[str]) -> tuple
     return tuple(found)
 
 
-def refuse_unknown_parts(runs: Sequence[Run], ignore: Sequence[str]) -> None:
-    """Check that every ignored name occurs in a signature, to catch misspellings.
-
-    Raises:
-        ChatbenchError: a name is not part of any signature.
-    """
-    known = {leaf for run in runs for leaf, _ in leaves(run.signature)}
-    for name in ignore:
-        if not any(ignorable(leaf, [name]) for leaf in known):
-            raise ChatbenchError(
-                f"--ignore {name}: no part of a signature has this name",
-                expected=f"one of {', '.join(sorted({leaf.partition('.')[0] for leaf in known}))}, or a subkey",
-            )
-
-
-BySplit = Mapping[str, Predictions]
-
-
-def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str, BySplit]]:
-    """Human accuracy per split of the pairs that all runs have, and the accuracies of each run by name and split.
+def common_pairs(runs: Sequence[Run]) -> dict[str, Predictions]:
+    """Human accuracy per split of the pairs that all runs have.
 
     Raises:
         ChatbenchError: no pair is common to all runs, or they differ in human accuracy.
     """
     human: dict[str, Predictions] = {}
-    predicted: dict[str, BySplit] = {
-        run.name: {split: predictors.get(run.predictor, {}) for split, predictors in run.scores.accuracies.items()}
-        for run in runs
-    }
     first = runs[0]
     for split, predictors in first.scores.accuracies.items():
-        shared = set(predictors.get(PEOPLE, {})).intersection(*(predicted[run.name].get(split, {}) for run in runs))
+        shared = set(predictors.get(PEOPLE, {})).intersection(*(run.predicted(split) for run in runs))
         if shared:
             human[split] = {pair: predictors[PEOPLE][pair] for pair in sorted(shared)}
     if not human:
@@ -194,16 +180,13 @@ def common_pairs(runs: Sequence[Run]) -> tuple[dict[str, Predictions], dict[str,
                     expected="scores of the same study",
                     fix="score both again: chatbench eval-chatbench MODEL",
                 )
-    return human, predicted
+    return human
 
 
 def _compare_pair(
-    one: Run, two: Run, human: BySplit, predicted: Mapping[str, BySplit], resampling: Resampling
+    one: Run, two: Run, human: Mapping[str, Predictions], resampling: Resampling
 ) -> dict[tuple[str, str], PairedDifference]:
-    splits = [
-        paired_split(accuracies, predicted[one.name][split], predicted[two.name][split])
-        for split, accuracies in human.items()
-    ]
+    splits = [paired_split(human[split], one.predicted(split), two.predicted(split)) for split in human]
     texts = {
         metric: [
             [run.scores.texts.get(split, {}).get((run.predictor, metric), {}) for split in human] for run in (one, two)

@@ -18,14 +18,13 @@ from itertools import product
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress, tracked
-from chatbench.core.records import Conversation, Question, SimulatedConversation, Study
+from chatbench.core.records import Question, SimulatedConversation, Study
 from chatbench.core.settings import name_in_tables
 from chatbench.data.splits import answers_sha256
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.first_prompts import human_overlap
 from chatbench.metrics.names import BASE_MODEL, PEOPLE, WHOLE
-from chatbench.metrics.pairs import human_outcomes, scored_pairs
+from chatbench.metrics.pairs import grouped, human_outcomes, scored_pairs
 from chatbench.metrics.resampling import Interval, Resampling
 from chatbench.metrics.split_metrics import NO_HUMAN_ACCURACY, SplitMetrics, split_metrics
 from chatbench.metrics.text import Overlap, TokenizerName, unread
@@ -178,7 +177,7 @@ def metrics_of_splits(
     study: Study, chats: Sequence[SplitChats], tokenizer: TokenizerName = "published"
 ) -> dict[str, SplitMetrics]:
     """Compute all metrics of each split except perplexity, by split id."""
-    by_question = _conversations_by_question(study)
+    by_question = grouped((chat.question_id, chat) for chat in study.conversations)
     overlaps: dict[str, Overlap | None] = {}  # human against human is the same in every split, so computed once
     measures = {}
     whole = study
@@ -186,7 +185,8 @@ def metrics_of_splits(
         train, test = (set(entry.split.question_ids(part)) for part in ("train", "test"))
         study = entry.split.held_out_records(whole)
         if study is not whole:  # held-out records only: none to fit baselines on
-            train, overlaps, by_question = set(), {}, _conversations_by_question(study)
+            train, overlaps = set(), {}
+            by_question = grouped((chat.question_id, chat) for chat in study.conversations)
         lacking = sorted(test - overlaps.keys())
         for question_id in tracked(lacking, f"{entry.split.id}, people's first prompts", "questions"):
             overlaps[question_id] = human_overlap(by_question.get(question_id, []), tokenizer)
@@ -257,8 +257,8 @@ def score_splits(
 
 def _not_read(study: Study, tokenizer: TokenizerName) -> list[str]:
     """Note how many questions have no BLEU or ROUGE because of what people wrote; if none has, its row says so."""
-    chats = _conversations_by_question(study).values()
-    why = [unread([chat.turns[0].text for chat in each]) for each in chats if tokenizer == "published"]
+    prompts = grouped((chat.question_id, chat.turns[0].text) for chat in study.conversations).values()
+    why = [unread(texts) for texts in prompts if tokenizer == "published"]
     lost = Counter(name for each in why for name in each)
     return [
         f"{name.upper()} is of the other {len(why) - count} of {len(why)} questions: its tokenizer cannot read what "
@@ -270,26 +270,17 @@ def _not_read(study: Study, tokenizer: TokenizerName) -> list[str]:
 
 def _without_people(table: ScoreTable) -> list[str]:
     """Note the simulated accuracy of each assistant that people did not work with."""
-    notes = []
-    for row, estimate in table.estimates().items():
-        name, predictor, _ = row
-        if predictor == table.simulator and table.values().get((name, PEOPLE, "accuracy"), {}) and row[2] == "accuracy":
-            people = next(iter(table.values()[name, PEOPLE, "accuracy"].values()))
-            if people == NO_HUMAN_ACCURACY and not isinstance(estimate.mean, Undefined):
-                bound = table.uncertainty.intervals.get(WHOLE, {}).get(row)
-                interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
-                notes.append(
-                    f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
-                    f"{estimate.mean:.3f}{interval}; the rows of other assistants do not include it"
-                )
+    notes, estimates = [], table.estimates()
+    for (name, *of), people in estimates.items():
+        row = name, table.simulator, "accuracy"
+        if of == [PEOPLE, "accuracy"] and people.mean == NO_HUMAN_ACCURACY and row in estimates:
+            bound = table.uncertainty.intervals.get(WHOLE, {}).get(row)
+            interval = f" (interval {bound.low:.3f} to {bound.high:.3f})" if isinstance(bound, Interval) else ""
+            notes.append(
+                f"{name}: {NO_HUMAN_ACCURACY.reason}, so there is no human accuracy; simulated accuracy "
+                f"{estimates[row].mean:.3f}{interval}; the rows of other assistants do not include it"
+            )
     return notes
-
-
-def _conversations_by_question(study: Study) -> dict[str, list[Conversation]]:
-    groups: dict[str, list[Conversation]] = {}
-    for conversation in study.conversations:
-        groups.setdefault(conversation.question_id, []).append(conversation)
-    return groups
 
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:

@@ -12,7 +12,7 @@ wrote followed by the end marker.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -61,6 +61,13 @@ class ScoredTurn:
     texts: tuple[str, ...]
     nats: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.texts) != len(self.nats):
+            raise ValueError("as many texts as nats")
+
+
+_TURN = TypeAdapter(ScoredTurn)
+
 
 def scored_turns_path(perplexity_file: Path) -> Path:
     """Path of the scored turns that belong to a perplexity file."""
@@ -69,15 +76,7 @@ def scored_turns_path(perplexity_file: Path) -> Path:
 
 def write_scored_turns(path: Path, origin: Mapping[str, object], turns: Iterable[ScoredTurn]) -> None:
     """Write the turns of one model and split; `origin` identifies the model and examples."""
-    rows = (
-        {
-            "conversation_id": turn.conversation_id,
-            "turn": turn.turn,
-            "texts": turn.texts,
-            "nats": [round(value, DECIMALS) for value in turn.nats],
-        }
-        for turn in turns
-    )
+    rows = ({**asdict(turn), "nats": [round(value, DECIMALS) for value in turn.nats]} for turn in turns)
     write_jsonl(path, chain([{"origin": dict(origin)}], rows))
 
 
@@ -103,12 +102,11 @@ def read_scored_turns(path: Path, origin: Mapping[str, object], fix: str) -> Ite
         raise ChatbenchError(f"{path}: scored turns of {found}", expected=f"{dict(origin)}", fix=fix)
     for number, row in lines:
         try:
-            texts, nats = cast("list[str]", row["texts"]), cast("list[float]", row["nats"])
-            if len(texts) != len(nats):
-                raise ValueError(f"{len(texts)} texts, {len(nats)} nats")
-            yield ScoredTurn(str(row["conversation_id"]), int(cast(int, row["turn"])), tuple(texts), tuple(nats))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ChatbenchError(f"{path}, line {number}: {error!r}", expected="a scored turn", fix=fix) from error
+            yield _TURN.validate_python(row)
+        except ValidationError as error:
+            key, what, wanted = first_problem(error)
+            where = f"{path}, line {number}, key {key!r}"
+            raise ChatbenchError(f"{where}: {what}", expected=f"a scored turn with {wanted}", fix=fix) from error
 
 
 def scored_turns(
@@ -128,17 +126,14 @@ def scored_turns(
 
     pieces = TokenPieces(tokenizer)
     seen: Counter[str] = Counter()  # examples so far, by conversation
-    fitting = iter(zip(encoded.rows, encoded.examples, range(len(encoded.rows)), strict=True))
-    following = next(fitting, None)
+    fitting = deque(zip(encoded.rows, encoded.examples, range(len(encoded.rows)), strict=True))
     for row in rows:
         turn = seen[row.conversation_id]
         seen[row.conversation_id] += 1
-        if following is None or _key(following[0]) != _key(row):
-            continue
-        _, example, place = following
-        scored = pieces.scored(example.completion, nats[place], row.completion)
-        yield ScoredTurn(row.conversation_id, turn, scored.texts, scored.nats)
-        following = next(fitting, None)
+        if fitting and _key(fitting[0][0]) == _key(row):
+            _, example, place = fitting.popleft()
+            scored = pieces.scored(example.completion, nats[place], row.completion)
+            yield ScoredTurn(row.conversation_id, turn, scored.texts, scored.nats)
 
 
 def _key(row: ExampleRow) -> tuple[str, str, str]:
@@ -211,30 +206,23 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
     record = cast(dict[str, Any], read_json(folder / "chatbench.json", fix=f"{again} --overwrite"))
     refuse_other_data(folder, record, train_file)
     rows = workspace.examples(split, "test")
+    from chatbench.models import loading
     from chatbench.models.encoding import form_of
-    from chatbench.models.loading import (
-        best_device,
-        inference_dtype,
-        load_tokenizer,
-        refuse_other_base,
-        tokenizer_hash,
-        weights_hash,
-    )
     from chatbench.models.run_record import run_lock
 
     base_source = base_of(model, record)
-    refuse_other_base(base_source, record)
+    loading.refuse_other_base(base_source, record)
     source = record["base"] if (folder / "adapter_config.json").is_file() else str(folder)
-    tokenizer, form = load_tokenizer(str(folder)), form_of(record)
+    tokenizer, form = loading.load_tokenizer(str(folder)), form_of(record)
     signature: dict[str, object] = {
         "protocol": PROTOCOL,
         "form": form.describe(tokenizer),
         "test_sha256": sha256_of(test_file),
         "examples": len(rows),
-        "weights": weights_hash(folder),
+        "weights": loading.weights_hash(folder),
         "base_weights": record["base_weights"],
-        "tokenizer": tokenizer_hash(tokenizer),
-        "dtype": str(inference_dtype(source, best_device())).removeprefix("torch."),
+        "tokenizer": loading.tokenizer_hash(tokenizer),
+        "dtype": str(loading.inference_dtype(source, loading.best_device())).removeprefix("torch."),
         "version": metadata.version("chatbench"),
     }
     tokens_path, origin = scored_turns_path(path), tokens_origin(signature)
@@ -246,17 +234,13 @@ def _one_split(model: str, split: str, workspace: Workspace, say: Say) -> SplitP
             return stored
     with run_lock(path):
         partial = path.with_suffix(".partial")  # the fine-tuned model's part, until its base is scored too
-        if holds_scored_turns(tokens_path, origin) and (kept := _read_part(partial, signature)):
+        if tuned := _read_part(partial, signature) if holds_scored_turns(tokens_path, origin) else None:
             say(f"{split}, fine-tuned: as before, in {partial}")
-            tuned = kept
         else:
-            scored = _scores(f"{split}, fine-tuned", str(folder), rows, form)
-            tuned = _Part(
-                corpus=scored.corpus, by_kind=scored.by_kind, counts=scored.encoded.counts(), signature=signature
-            )
-            write_scored_turns(tokens_path, origin, scored_turns(rows, scored.encoded, scored.nats, scored.tokenizer))
+            tuned, turns = _scores(f"{split}, fine-tuned", str(folder), rows, form, signature)
+            write_scored_turns(tokens_path, origin, turns)
             write_json(partial, asdict(tuned))
-        base = _scores(f"{split}, base model", base_source, rows, form, record)
+        base, _ = _scores(f"{split}, base model", base_source, rows, form, signature, record)
         by_kind = {kind: TunedAndBase(each, base.by_kind[kind]) for kind, each in tuned.by_kind.items()}
         result = SplitPerplexity(
             split=split, finetuned=tuned.corpus, base=base.corpus, by_kind=by_kind, signature=signature,
@@ -276,7 +260,7 @@ def tokens_origin(signature: Mapping[str, object]) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """What a split's file needs of the fine-tuned model."""
+    """What a split's file needs of one model: perplexity of the rows that fit its context, overall and per kind."""
 
     corpus: Perplexity
     by_kind: Mapping[str, Perplexity]
@@ -293,24 +277,11 @@ def _read_part(path: Path, signature: Mapping[str, object]) -> _Part | None:
     return None if differences(part.signature, signature) else part
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """One model's perplexity over the rows that fit its context, and per kind.
-
-    `nats` has the loss of each token, by the row's index in `encoded`.
-    """
-
-    corpus: Perplexity
-    by_kind: dict[str, Perplexity]
-    encoded: EncodedRows
-    nats: Mapping[int, Sequence[float]]
-    tokenizer: PreTrainedTokenizerBase
-
-
 def _scores(
-    what: str, source: str, rows: Sequence[ExampleRow], form: TextForm, base_of_run: Mapping[str, Any] | None = None
-) -> _Scored:
-    """Score one model on all rows, overall and per kind; the model is freed on return, before the next is loaded."""
+    what: str, source: str, rows: Sequence[ExampleRow], form: TextForm, signature: Mapping[str, object],
+    base_of_run: Mapping[str, Any] | None = None,
+) -> tuple[_Part, Iterator[ScoredTurn]]:  # fmt: skip
+    """Score one model on all rows; the model is freed on return, before the next is loaded."""
     from chatbench.models.encoding import encode_rows
     from chatbench.models.loading import context_length, load, load_base_of
     from chatbench.models.loss import Floats, score_rows
@@ -325,7 +296,8 @@ def _scores(
     with WorkProgress(what, "tokens") as progress:
         losses = score_rows(loaded.model, encoded, each_token=keep, advanced=progress)
     by_kind = perplexity_by_kind(zip((row.kind for row in encoded.rows), losses, strict=True))
-    return _Scored(summarise(losses), by_kind, encoded, nats, loaded.tokenizer)
+    part = _Part(corpus=summarise(losses), by_kind=by_kind, counts=encoded.counts(), signature=signature)
+    return part, scored_turns(rows, encoded, nats, loaded.tokenizer)
 
 
 def summary_of(splits: Sequence[SplitPerplexity], workspace: Workspace) -> dict[str, object]:

@@ -185,7 +185,8 @@ def estimate_as_json(estimate: Estimate) -> dict[str, object]:
 
 def bounds_as_json(bounds: Bounds) -> dict[str, object]:
     """Convert the floor, its predictor and the ceiling to JSON."""
-    return {"floor": plain(bounds.floor), "floor_source": bounds.floor_label, "ceiling": plain(bounds.ceiling)}
+    source = bounds.floor_predictor.label if bounds.floor_predictor else ""
+    return {"floor": plain(bounds.floor), "floor_source": source, "ceiling": plain(bounds.ceiling)}
 
 
 def as_csv(table: ScoreTable) -> str:

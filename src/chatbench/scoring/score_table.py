@@ -248,11 +248,6 @@ class Bounds:
     partial: tuple[Predictor, ...] = ()
 
     @property
-    def floor_label(self) -> str:
-        """Label of the floor's predictor; empty if there is none."""
-        return self.floor_predictor.label if self.floor_predictor else ""
-
-    @property
     def normalised(self) -> Value:
         """The normalised score: 0 at the floor, 1 at the ceiling."""
         for value in (self.score, self.floor, self.ceiling):
@@ -361,10 +356,6 @@ class Score:
     value: Value
     stratum: str = WHOLE
 
-    @property
-    def key(self) -> MetricKey:
-        return self.assistant, self.predictor, self.metric
-
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
@@ -421,7 +412,7 @@ class ScoreTable:
         rows: dict[MetricKey, dict[str, Value]] = {}
         for score in self.scores:
             if score.stratum == stratum:
-                rows.setdefault(score.key, {})[score.split] = score.value
+                rows.setdefault((score.assistant, score.predictor, score.metric), {})[score.split] = score.value
         return rows
 
     def estimates(self, stratum: str = WHOLE) -> dict[MetricKey, Estimate]:

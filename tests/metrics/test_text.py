@@ -1,9 +1,10 @@
-"""BLEU and ROUGE of prompt pairs, against numbers worked by hand, sacrebleu and rouge-score."""
+"""Perplexity by hand; BLEU and ROUGE of prompt pairs, against numbers worked by hand, sacrebleu and rouge-score."""
 
 from __future__ import annotations
 
 import math
 import random
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -13,14 +14,59 @@ from chatbench.metrics.agreement import Undefined
 from chatbench.metrics.text import (
     BleuCounts,
     Tokenizer,
-    bleu,
+    TokenLoss,
     common_lengths,
     overlap,
+    perplexity_by_kind,
     sacrebleu_score,
+    summarise,
     tokens_13a,
     tokens_rouge,
     tokens_unicode,
 )
+
+
+@pytest.mark.parametrize(
+    ("losses", "metric", "expected"),
+    [
+        # A mean over examples of their perplexities would give 5, of their mean losses 4: the likely mistakes.
+        ([TokenLoss(math.log(2), 1, 1), TokenLoss(3 * math.log(8), 3, 1)], "perplexity", 2**2.5),
+        ([TokenLoss(7 * math.log(320), 7, 1)], "perplexity", 320),  # a uniform guess among v has perplexity v
+        # "né" is 2 characters and 3 bytes; 6 bits over 3 bytes.
+        ([TokenLoss(6 * math.log(2), 1, len("né".encode()))], "bits_per_byte", 2),
+    ],
+)
+def test_tokens_weigh_the_same_and_bits_are_per_byte(losses: list[TokenLoss], metric: str, expected: float) -> None:
+    assert getattr(summarise(losses), metric) == pytest.approx(expected)
+
+
+def test_the_order_of_examples_does_not_show_in_the_last_digit() -> None:
+    losses = [TokenLoss(nats, 1, 1) for nats in (1e-9, 0.1, 0.2, 0.3, 1e3)]
+
+    assert len({summarise(order[:4]).perplexity for order in permutations(losses[:4])}) == 1
+    assert len({summarise(order).bits_per_byte for order in permutations(losses)}) == 1
+
+
+def test_kinds_come_in_the_order_of_a_conversation() -> None:
+    answers = [("answer", TokenLoss(0.0, tokens, 9)) for tokens in (2, 1)]
+    by_kind = perplexity_by_kind([answers[0], ("first", TokenLoss(math.log(4), 1, 2)), answers[1]])
+
+    assert list(by_kind) == ["first", "answer"]
+    assert by_kind["first"].perplexity == pytest.approx(4)
+    assert (by_kind["answer"].tokens, by_kind["answer"].examples, by_kind["answer"].perplexity) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("losses", [[], [TokenLoss(1.0, 1, 0)], [TokenLoss(0.0, 0, 1)]])
+def test_nothing_scored_is_an_error_and_not_a_perplexity_of_one(losses: list[TokenLoss]) -> None:
+    with pytest.raises(ValueError, match="so there is no perplexity"):
+        summarise(losses)
+
+
+@pytest.mark.parametrize("nats", [math.nan, -1.0])
+def test_a_loss_that_is_not_a_number_cannot_be_made(nats: float) -> None:
+    with pytest.raises(ValueError, match=str(nats)):
+        TokenLoss(nats, 1)
+
 
 PIECES = "the The of 3,000 it's 12.5 - a-b, (x) $5. cat 7- &amp; &quot;yes&quot; end. -\n \n what? é naïve 5. <skipped>"
 
@@ -34,86 +80,49 @@ def random_texts(count: int, seed: int) -> list[str]:
     return [" ".join(draw.choices(PIECES.split(" "), k=draw.randint(0, 25))).strip() for _ in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("hypotheses", "references", "expected"),
-    [
-        # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; equal length, so no penalty.
-        (["the cat sat on the mat"], ["the cat sat on a mat"], (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
-        # All n-grams match, 4 tokens stand against 6: only the brevity penalty exp(1 - 6/4) is left.
-        (["the cat sat on"], ["the cat sat on a mat"], math.exp(-0.5)),
-        # A penalty with the ratio upside down would shrink that of a long hypothesis.
-        (["the cat sat on a mat"], ["the cat sat on"], (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
-        (["a b c x"], ["a b c y"], 0.0),  # no four-gram matches: not smoothed
-        # One corpus, one pair of which matches and the other, longer one not at all: no mean of sentences' scores.
-        (["a b c d e", "p q r s t u v"], ["a b c d e"], (5 / 12 * 4 / 10 * 3 / 8 * 2 / 6) ** 0.25),
-        ([""], [""], 0.0),
-    ],
-)
-def test_bleu_worked_by_hand(hypotheses: list[str], references: list[str], expected: float) -> None:
-    assert overlap(hypotheses, references).bleu == pytest.approx(expected)
-
-
-def test_a_repeated_word_is_matched_no_more_often_than_the_reference_has_it() -> None:
-    # Without clipping all 7 would match.
-    assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
-
-
-def test_bleu_equals_sacrebleu_without_smoothing_on_any_text() -> None:
+def test_bleu_equals_sacrebleu_on_any_text_and_so_do_its_figure_and_signature() -> None:
     from sacrebleu.metrics.bleu import BLEU
 
     hypotheses, references = random_texts(8, seed=1), random_texts(9, seed=2)
     scored = overlap(hypotheses, references)
-    theirs = BLEU(smooth_method="none", tokenize="13a").corpus_score(
-        [text for text in hypotheses for _ in references], [[text for _ in hypotheses for text in references]]
-    )
+    unsmoothed, metric = BLEU(smooth_method="none", tokenize="13a"), BLEU()
+    pairs = [text for text in hypotheses for _ in references], [[text for _ in hypotheses for text in references]]
 
     assert 0 < scored.bleu < 1
-    assert 100 * scored.bleu == pytest.approx(theirs.score, rel=1e-12)
-
-
-def test_sacrebleu_figure_and_signature_are_those_of_the_package_called_on_the_texts() -> None:
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU()
+    assert 100 * scored.bleu == pytest.approx(unsmoothed.corpus_score(*pairs).score, rel=1e-12)
     theirs = metric.corpus_score(["the cat sat on the mat", "no match"], [["the cat sat on a mat", "at all here"]])
     allowed = np.array([[True, False], [False, True]])
     scored = overlap(["the cat sat on the mat", "no match"], ["the cat sat on a mat", "at all here"], allowed=allowed)
-
     assert sacrebleu_score(scored.bleu_counts) == (pytest.approx(theirs.score), str(metric.get_signature()))
 
 
-def test_rouge_worked_by_hand() -> None:
-    # 3 shared of 4 and 6 words: F = 6/10. 2 shared of 3 and 5 pairs: F = 4/8. In order: the same 3 words.
-    scored = overlap(["The cat sat down"], ["the cat sat on a mat"])
-    assert (scored.rouge1, scored.rouge2, scored.rougeL) == pytest.approx((0.6, 0.5, 0.6))
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "expected"),
+    [
+        # 3 shared of 4 and 6 words: F = 6/10. 2 shared of 3 and 5 pairs: F = 4/8. In order: the same 3 words.
+        ("The cat sat down", "the cat sat on a mat", (0.6, 0.5, 0.6)),
+        ("c b a", "a b c", (1, 0, 1 / 3)),  # the same words reversed share one word in order
+    ],
+)
+def test_rouge_worked_by_hand(hypothesis: str, reference: str, expected: tuple[float, float, float]) -> None:
+    scored = overlap([hypothesis], [reference])
 
-    # The same words reversed share one word in order: F = 1/3, though ROUGE-1 is 1.
-    scored = overlap(["c b a"], ["a b c"])
-    assert (scored.rouge1, scored.rougeL) == pytest.approx((1, 1 / 3))
+    assert (scored.rouge1, scored.rouge2, scored.rougeL) == pytest.approx(expected)
 
 
-def test_only_allowed_pairs_count() -> None:
+def test_only_allowed_pairs_count_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
     # The human-human reference: nobody is compared with himself, so equal texts on the diagonal must not score.
     texts = ["a b c d", "e f g h"]
     scored = overlap(texts, texts, allowed=~np.eye(2, dtype=bool))
-
     assert (scored.pairs, scored.bleu, scored.rouge1) == (2, 0.0, 0.0)
-
-
-def test_empty_texts_score_zero_and_no_pair_at_all_is_an_error() -> None:
     scored = overlap(["", "a b c d"], ["", "a b c d"])
 
     assert (scored.rouge1, scored.rougeL) == (0.25, 0.25)
     assert scored.bleu == pytest.approx((4 / 8) ** 0.25 * (3 / 6) ** 0.25 * (2 / 4) ** 0.25 * (1 / 2) ** 0.25)
+    # A repeated word is matched no more often than the reference has it: without clipping all 7 would match.
+    assert overlap(["the the the the the the the"], ["the cat is on the mat"]).bleu_counts.matches == (2, 0, 0, 0)
     with pytest.raises(ValueError, match="no pair among 0 hypotheses"):
         overlap([], ["a"])
-
-
-def test_counts_add_up_so_a_corpus_is_the_sum_of_its_questions() -> None:
-    one, two = overlap(["a b c d e"], ["a b c d x"]), overlap(["p q r s"], ["p q r s t"])
-
-    assert one.bleu_counts + two.bleu_counts == BleuCounts((8, 6, 4, 2), (9, 7, 5, 3), 10)
-    assert bleu(one.bleu_counts + two.bleu_counts) != pytest.approx((one.bleu + two.bleu) / 2)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +138,20 @@ def test_texts_are_tokenised(tokens: Tokenizer, text: str, expected: str) -> Non
     assert list(tokens(text)) == expected.split()
 
 
-# Hypotheses, references, and the value of `bleu` of the `evaluate` package over all pairs: its metrics/bleu/bleu.py,
-# nmt_bleu.py and tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
-OF_EVALUATE = [
-    (["the cat sat on the mat"], ["the cat sat on a mat"], 0.537284965911771),
+# Hypotheses, references, and BLEU over all pairs, by hand.
+BLEU_OF = [
+    # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; equal length, so no penalty.
+    (["the cat sat on the mat"], ["the cat sat on a mat"], (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
+    # All n-grams match, 4 tokens stand against 6: only the brevity penalty exp(1 - 6/4) is left.
+    (["the cat sat on"], ["the cat sat on a mat"], math.exp(-0.5)),
+    # A penalty with the ratio upside down would shrink that of a long hypothesis.
+    (["the cat sat on a mat"], ["the cat sat on"], (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),
+    (["a b c x"], ["a b c y"], 0.0),  # no four-gram matches: not smoothed
+    # One corpus, one pair of which matches and the other, longer one not at all: no mean of sentences' scores.
+    (["a b c d e", "p q r s t u v"], ["a b c d e"], (5 / 12 * 4 / 10 * 3 / 8 * 2 / 6) ** 0.25),
+    ([""], [""], 0.0),
+    # From here on the value of `bleu` of the `evaluate` package: its metrics/bleu/bleu.py, nmt_bleu.py and
+    # tokenizer_13a.py (huggingface/evaluate, commit 4ec931e), run once.
     (
         ["If 3 boxes hold 14 pens each, how many pens are there? A. 17 B. 42", "how many pens in 3 boxes"],
         [
@@ -161,14 +180,12 @@ OF_EVALUATE = [
 ]
 
 
-@pytest.mark.parametrize(("hypotheses", "references", "expected"), OF_EVALUATE)
-def test_bleu_has_the_values_of_the_evaluate_package(
-    hypotheses: list[str], references: list[str], expected: float
-) -> None:
+@pytest.mark.parametrize(("hypotheses", "references", "expected"), BLEU_OF)
+def test_bleu_is_as_by_hand_and_of_evaluate(hypotheses: list[str], references: list[str], expected: float) -> None:
     assert overlap(hypotheses, references).bleu == pytest.approx(expected, abs=1e-9)
 
 
-TEXTS = [(one, other) for one, other, _ in OF_EVALUATE] + [(random_texts(12, seed=3), random_texts(10, seed=4))]
+TEXTS = [(one, other) for one, other, _ in BLEU_OF] + [(random_texts(12, seed=3), random_texts(10, seed=4))]
 
 
 @pytest.mark.parametrize(("hypotheses", "references"), TEXTS)
@@ -222,25 +239,31 @@ def test_the_benchmark_compares_like_with_like() -> None:
 
 
 CHINESE = ["三加四等于几 请帮我算", "二十减六是多少"]
+METRICS = ("bleu", "rouge1", "rouge2", "rougeL")
 
 
 def test_texts_that_a_tokenizer_cannot_read_have_no_value_and_say_why() -> None:
     # Equal texts with 0 words each would score 0: not measurable is not unlike.
-    chinese, russian = overlap(CHINESE, CHINESE), overlap(["сколько будет три плюс четыре"] * 2, ["сколько будет"])
+    chinese, russian = overlap(["Read."], CHINESE), overlap(["сколько будет три плюс четыре"] * 2, ["сколько будет"])
 
-    for metric in ("bleu", "rouge1", "rouge2", "rougeL"):
+    for metric in METRICS:
         assert "cannot read what people wrote: 100% of the letters" in str(chinese.value(metric))
     assert str(chinese.value("rouge1")).count("not a-z or 0-9") == 1
     assert isinstance(russian.value("rouge2"), Undefined)
     assert russian.value("bleu") == 0.0  # words between blanks: read, though no four of them are alike
 
 
-def test_what_people_wrote_decides_so_that_all_rows_leave_out_the_same_questions() -> None:
-    assert overlap(CHINESE, ["How many are there?"]).value("rouge1") == 0.0
-    assert isinstance(overlap(["How many are there?"], CHINESE).value("rouge1"), Undefined)
-    assert overlap(["naïve Größe"], ["naïve Größe"]).value("rouge1") == 1.0  # most letters are read
-    assert overlap(["3 + 4 = ?"], ["3 + 4 = ?"]).value("rouge1") == 1.0
-    assert overlap([""], [""]).value("rouge1") == 0.0  # nothing written is nothing lost
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "rouge1"),
+    [
+        (CHINESE, ["How many are there?"], 0.0),  # what people wrote decides: all rows leave out the same questions
+        (["naïve Größe"], ["naïve Größe"], 1.0),  # most letters are read
+        (["3 + 4 = ?"], ["3 + 4 = ?"], 1.0),
+        ([""], [""], 0.0),  # nothing written is nothing lost
+    ],
+)
+def test_texts_that_are_read_have_a_value(hypotheses: list[str], references: list[str], rouge1: float) -> None:
+    assert overlap(hypotheses, references).value("rouge1") == rouge1
 
 
 @pytest.mark.parametrize(
@@ -249,6 +272,6 @@ def test_what_people_wrote_decides_so_that_all_rows_leave_out_the_same_questions
 def test_the_unicode_tokenizer_reads_all_scripts(text: str) -> None:
     same, other = (overlap([each], [text], tokenizer="unicode") for each in (text, "three plus four is what"))
 
-    assert [same.value(metric) for metric in ("bleu", "rouge1", "rouge2", "rougeL")] == pytest.approx([1] * 4)
+    assert [same.value(metric) for metric in METRICS] == pytest.approx([1] * 4)
     assert other.value("rouge1") == 0.0
     assert "tok:unicode" in sacrebleu_score(same.bleu_counts, "unicode")[1]
