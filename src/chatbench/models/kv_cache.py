@@ -345,21 +345,18 @@ def _attention(
     """
     if softcap is None and not shared:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    rows, heads, queries, _ = query.shape
     # As keys times queries: with few queries, twice as fast as queries times keys.
     own = (key[:, :, shared:] @ query.transpose(-1, -2)).transpose(-1, -2)
-    together = query.transpose(0, 1).flatten(1, 2)  # (key heads, rows * queries, width)
-    common = _by_row(together @ key[0, :, :shared].transpose(-1, -2), len(query))
+    together = query.transpose(0, 1).reshape(heads, rows * queries, -1) @ key[0, :, :shared].transpose(-1, -2)
+    common = together.view(heads, rows, queries, shared).transpose(0, 1)
     scores = torch.cat([common, own], -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     weights = (scores + mask).softmax(-1, dtype=torch.float32).to(value.dtype)
-    of_common = weights[..., :shared].transpose(0, 1).flatten(1, 2) @ value[0, :, :shared]
-    return weights[..., shared:] @ value[:, :, shared:] + _by_row(of_common, len(query))
-
-
-def _by_row(states: Tensor, rows: int) -> Tensor:
-    """Shape (heads, rows * queries, n) as (rows, heads, queries, n)."""
-    return states.reshape(len(states), rows, -1, states.shape[-1]).transpose(0, 1)
+    of_own = weights[..., shared:] @ value[:, :, shared:]
+    of_common = weights[..., :shared].transpose(0, 1).reshape(heads, rows * queries, shared) @ value[0, :, :shared]
+    return of_own + of_common.view(heads, rows, queries, -1).transpose(0, 1)
 
 
 def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
