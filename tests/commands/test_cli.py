@@ -295,6 +295,14 @@ BAD: dict[str, tuple[Callable[[Path], str], str]] = {
     "an empty conversation": (record_with(turns=[]), "line 1, key 'turns': no message"),
     "a letter outside A-D": (record_with(answer="E"), "line 1, key 'answer': 'E'"),
     "an unknown setting": (lambda _: "finetune tiny-random --config wrong.json", "unknown setting 'learning_rat'"),
+    "other splits than those that are there": (
+        lambda _: "run tiny-random --study study --splits 1 --seed 3",
+        "holds splits with seed 0",
+    ),
+    "a timeout for the endpoint that reads replies": (
+        lambda _: "ai-alone --study gone --assistant local:m --method free-text --extractor openai:m --timeout 5",
+        "gone: no such file or folder",
+    ),
     "too few splits": (lambda _: "prepare-splits --study study --splits 0", "0 splits"),
 }
 

@@ -59,7 +59,6 @@ PIECE_SECONDS = 0.05
 """Least time between two pieces of a reply: shorter is invisible, and each is work for server and browser."""
 NOTES_PER_MINUTE = 60
 """Refusals kept for the dashboard; any more are only logged, so that nobody can fill the disk with them."""
-STORING_FAILED = sql.exc.SQLAlchemyError, OSError
 HOOKS_AT_ONCE = 32
 """Texts that the moderation hook is called with at the same time."""
 HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
@@ -195,16 +194,13 @@ class Pages:
 
     async def refused(self, request: Request, error: Exception) -> Response:
         """The answer to a request that is refused, or that cannot be stored: the disk is full, or the database away."""
-        if isinstance(error, Refused) and error.note:
-            log.warning("refused: %s", error.note)
-            try:
-                if not self.notes.exceeded(""):
-                    await self.store.note(f"refused: {error.note}")
-            except STORING_FAILED as failed:
-                error = failed
         if not isinstance(error, Refused):
             log.error("not stored: %s", str(error).partition("\n")[0])
             error = Refused(500, "This could not be stored. Please wait a moment, then go back and send it again.")
+        elif error.note:
+            log.warning("refused: %s", error.note)
+            if not self.notes.exceeded(""):
+                await self.store.note(f"refused: {error.note}")  # if it fails, Starlette asks this handler again
         if request.url.path == "/message":
             return Response(json.dumps({"error": error.text}) + "\n", error.status, media_type=JSON_LINES)
         return self.notice(error.title, error.text, error.status, goes_on=error.goes_on)
@@ -624,7 +620,7 @@ def make_app(
                 Route("/health", health),
                 Mount("/assets", StaticFiles(directory=HERE / "assets")),
             ],
-            exception_handlers=dict.fromkeys((Refused, *STORING_FAILED), pages.refused),
+            exception_handlers=dict.fromkeys((Refused, sql.exc.SQLAlchemyError, OSError), pages.refused),
             lifespan=lifespan,
         )
     )
