@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import hypothesis
 import pytest
 from tests.support.browser import browser, open_page
@@ -11,7 +14,7 @@ from chatbench.data.workspace import Workspace
 hypothesis.settings.register_profile("chatbench", deadline=None)  # machines are shared: no test is timed
 hypothesis.settings.load_profile("chatbench")
 
-__all__ = ["browser", "finished", "open_page", "prompted"]
+__all__ = ["browser", "copied", "finished", "open_page", "prompted"]
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     from tests.support.finished_results import finish  # late: most tests need none of it
 
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def copied(finished: Workspace, tmp_path: Path) -> Workspace:
+    """That run with a copy of its results, to be changed."""
+    shutil.copytree(finished.results, tmp_path / "results")
+    return Workspace(finished.data, tmp_path / "results")
 
 
 @pytest.fixture(scope="session")

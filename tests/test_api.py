@@ -50,15 +50,6 @@ def test_a_log_is_one_that_the_commands_read(tmp_path: Path) -> None:
     assert (first["simulator"]["kind"], first["simulator"]["name"]) == ("python", "user")
 
 
-def test_a_study_stands_for_its_questions_and_its_assistants_can_be_replayed(tmp_path: Path) -> None:
-    study = tiny_folder(tmp_path / "study")
-
-    records = run(simulator(user), assistant("replay:gpt-4o", study=study), study, conversations=1, max_user_turns=1)
-
-    assert len({record.question_id for record in records}) == len(records) > 2
-    assert all(record.turns[1].text.startswith("reply ") for record in records if record.termination != "failed")
-
-
 def test_a_folder_is_a_simulator_and_greedy_runs_agree(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "m", context=1024)
     one = simulator(folder, style="iqa-eval", temperature=0.0, max_tokens=4)
@@ -71,14 +62,17 @@ def test_a_folder_is_a_simulator_and_greedy_runs_agree(tmp_path: Path) -> None:
     assert [record.turns for record in first] == [record.turns for record in second]
 
 
-def test_what_simulator_and_assistant_take_is_opened_by_run(tmp_path: Path) -> None:
+def test_what_simulator_and_assistant_take_is_opened_by_run_and_a_study_is_its_questions(tmp_path: Path) -> None:
     study = tiny_folder(tmp_path / "study")
 
     opened = run(simulator(user), [assistant(polite), assistant("scripted:weak")], QUESTIONS[:1], conversations=1)
     assert run(user, [polite, "scripted:weak"], QUESTIONS[0], conversations=1) == opened
     assert run(user, polite, QUESTIONS[0], conversations=1) == opened[:1]
-    replayed = run(user, "replay:gpt-4o", study, conversations=1, max_user_turns=1)
-    assert {record.assistant for record in replayed} == {"gpt-4o"}
+    for replay in ("replay:gpt-4o", assistant("replay:gpt-4o", study=study)):
+        records = run(user, replay, study, conversations=1, max_user_turns=1)
+        assert {record.assistant for record in records} == {"gpt-4o"}
+        assert len({record.question_id for record in records}) == len(records) > 2
+        assert all(record.turns[1].text.startswith("reply ") for record in records if record.termination != "failed")
 
 
 def test_a_fix_from_python_names_arguments(tmp_path: Path) -> None:

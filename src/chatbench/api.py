@@ -222,7 +222,9 @@ def run(
         raise ChatbenchError(f"active is {active!r}", expected="a whole number, at least 1")
     study = _study(questions) if isinstance(questions, Study | str | Path) else None
     asked = [*study.questions.values()] if study else _questions(questions)
-    user, others = _simulator(user), _participants(assistants, study)
+    if not (isinstance(user, Simulator | str | Path) or callable(user)):
+        _refuse("the simulator", user, "what simulator(...) returns, a spec, a model folder, or a function")
+    user, others = user if isinstance(user, Simulator) else simulator(user), _participants(assistants, study)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(log or Path(folder) / "conversations.jsonl")
         identities = {name: participant.identity for name, participant in others.items()}
@@ -369,12 +371,6 @@ def __getattr__(name: str) -> object:
 
 def _refuse(what: str, given: object, expected: str) -> NoReturn:
     raise ChatbenchError(f"{what}: {given!r:.80} ({type(given).__name__})", expected=expected)
-
-
-def _simulator(given: Any) -> Simulator:
-    if not (isinstance(given, Simulator | str | Path) or callable(given)):
-        _refuse("the simulator", given, "what simulator(...) returns, a spec, a model folder, or a function")
-    return given if isinstance(given, Simulator) else simulator(given)
 
 
 def _participants(given: object, study: Study | None) -> dict[str, AnyParticipant]:

@@ -21,15 +21,11 @@ from chatbench.protocol.dialogue import FunctionParticipant, Reply, Request
 def test_the_export_reads_back_filtered_with_other_ids_and_without_salt(tmp_path: Path) -> None:
     study = small_study(tmp_path, conditions=("answer-first",))
     with served(study) as at:
-        good, careless, leaver = (Person(at.url, f"WORKER-{name}") for name in ("GOOD", "CARELESS", "LEAVER"))
-        for person in (good, careless, leaver):
-            person.join()
-        good.finish()
-        careless.go_to("attention")
+        at.person(name="WORKER-GOOD").finish()
+        careless = at.person("attention", "WORKER-CARELESS")
         careless.answer("A")
         careless.finish()
-        leaver.go_to("chat")
-        leaver.say("what is it?")  # a chat that never gets its answer
+        at.person("chat", "WORKER-LEAVER").say("what is it?")  # a chat that never gets its answer
         found = at.ask(lambda store: export(study, store, tmp_path / "out", "person"))
         again = at.ask(lambda store: export(study, store, tmp_path / "again", "person"))
         stored = at.stored()
@@ -70,8 +66,7 @@ def test_answers_of_each_kind_are_asked_for_judged_and_read_back(tmp_path: Path)
     asked_for = {"number": "Please give a number in km, in", "text": "Please give a short text, in"}  # "number> km"
     study = small_study(tmp_path, conditions=("user-alone",), phase_1=2, questions=OTHER_KINDS)
     with served(study) as at:
-        person = Person(at.url)
-        person.join()
+        person = at.person()
         while person.step:
             question = person.step.partition(":")[2]
             if not question:
@@ -100,9 +95,7 @@ def test_four_levels_stay_ordered_and_a_check_that_was_asked_filters_although_it
     study = small_study(tmp_path, conditions=("user-alone",), questions=levels)
     with served(study) as at:
         for name, letter in (("good", "C"), ("careless", "A")):
-            person = Person(at.url, name)
-            person.join()
-            person.go_to("attention")
+            person = at.person("attention", name)
             person.answer(letter)
             person.finish()
         path = study.folder / "study.toml"
@@ -140,9 +133,7 @@ def test_a_reply_that_came_after_the_answer_is_left_out_and_counted(tmp_path: Pa
 
     study = small_study(tmp_path, conditions=("direct-to-AI",))
     with served(study, {"scripted-strong": FunctionParticipant(replies, {})}) as at, ThreadPoolExecutor(1) as pool:
-        person = Person(at.url)
-        person.join()
-        person.go_to("chat")
+        person = at.person("chat")
         person.say("what is it?")
         late = pool.submit(person.say, "and then?", 1)
         asked.wait(60)

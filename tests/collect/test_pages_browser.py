@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.browser import OpenPage, assert_accessible, sideways_overflow
-from tests.support.collected import SpeakingInPieces, saying, served, small_study
+from tests.support.collected import Served, SpeakingInPieces, saying, served, small_study
 
 from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply
 
@@ -54,10 +54,13 @@ def go_on(page: Any, *, clicks: int = 1) -> None:
     page.wait_for_load_state()
 
 
-def go_to_chat(page: Any) -> None:
-    """Answers until a chat is shown."""
+def chatting(open_page: OpenPage, at: Served, width: int = 1280) -> Any:
+    """The page of somebody who has come to a chat."""
+    page = open_page(f"{at.url}/?PROLIFIC_PID=p1", width=width)
+    begin(page)
     while not step_of(page).startswith("chat"):
         go_on(page)
+    return page
 
 
 @pytest.mark.parametrize("condition", ["direct-to-AI", "answer-first", "user-alone"])
@@ -107,9 +110,7 @@ def test_a_reload_in_mid_chat_waits_for_the_same_reply_and_a_second_tab_sees_it(
 
     study = small_study(tmp_path, conditions=("direct-to-AI",))
     with served(study, {"scripted-strong": FunctionParticipant(slow, {})}) as at:
-        page = open_page(f"{at.url}/?PROLIFIC_PID=p1")
-        begin(page)
-        go_to_chat(page)
+        page = chatting(open_page, at)
         say(page, QUESTION)
         page.get_by_text("The assistant is writing").wait_for()
         assert came.wait(60)  # a reload before the message has reached the server would drop it
@@ -137,9 +138,7 @@ def test_an_assistant_that_fails_can_be_asked_again_or_done_without(tmp_path: Pa
     outcomes: list[Reply | Failure] = [Failure("down"), Reply(REPLY), Failure("down")]
     study = small_study(tmp_path, conditions=("direct-to-AI",))
     with served(study, {"scripted-strong": FunctionParticipant(lambda _: outcomes.pop(0), {})}) as at:
-        page = open_page(f"{at.url}/?PROLIFIC_PID=p1", width=390)
-        begin(page)
-        go_to_chat(page)
+        page = chatting(open_page, at, width=390)
         say(page, QUESTION)
         page.get_by_text("The assistant did not reply").wait_for()
         assert_accessible(page)
@@ -157,9 +156,7 @@ def test_a_message_cannot_be_typed_before_the_page_can_send_it(tmp_path: Path, o
     held: list[Any] = []
     study = small_study(tmp_path, conditions=("direct-to-AI",))
     with served(study, {"scripted-strong": saying(REPLY)}) as at:
-        page = open_page(f"{at.url}/?PROLIFIC_PID=p1")
-        begin(page)
-        go_to_chat(page)
+        page = chatting(open_page, at)
         page.route("**/study.js", lambda route: held.append(route))
         page.reload(wait_until="commit")
         page.get_by_label("Your message").wait_for()
@@ -174,9 +171,7 @@ def test_a_reply_is_shown_while_it_is_written_and_anew_where_it_began_anew(tmp_p
     assistant = SpeakingInPieces(["Let me", "Let me think", "It", "It is <i>B</i>."])
     study = small_study(tmp_path, conditions=("direct-to-AI",))
     with served(study, {"scripted-strong": assistant}) as at:
-        page = open_page(f"{at.url}/?PROLIFIC_PID=p1")
-        begin(page)
-        go_to_chat(page)
+        page = chatting(open_page, at)
         say(page, QUESTION)
         for text in assistant.pieces:
             assistant.say_next()

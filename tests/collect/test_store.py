@@ -230,6 +230,7 @@ def test_a_read_sees_one_state_of_the_database(make: Callable[[], CollectedStudy
 @pytest.mark.parametrize(
     ("address", "message"),
     [
+        ("postgresql://u:secret@/d?host={folder}", "cannot be opened"),
         ("postgresql://u:secret@/d?host={folder}&sslmode=require", "cannot be opened"),
         ("postgresql://u:secret@/d?host={folder}&sslmode=maybe", "cannot be opened"),
         ("postgresql://u:secret@h/d?channel_binding=require", "unknown parameter channel_binding"),
@@ -237,22 +238,11 @@ def test_a_read_sees_one_state_of_the_database(make: Callable[[], CollectedStudy
         ("mysql://u:secret@h/d", "not a PostgreSQL address"),
     ],
 )
-def test_an_address_as_hosts_give_it_is_understood_or_refused(
+def test_an_address_as_hosts_give_it_is_understood_or_refused_before_anything_is_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
 ) -> None:
     monkeypatch.setenv("STUDY_DATABASE", address.format(folder=tmp_path))
 
     with pytest.raises(ChatbenchError, match=message) as told:
         serve(small_study(tmp_path, database='"$STUDY_DATABASE"'), host="127.0.0.1", port=0, say=print)
-    assert "secret" not in str(told.value)
-
-
-def test_a_database_that_does_not_answer_is_told_before_anything_is_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STUDY_DATABASE", f"postgresql://u:secret@/d?host={tmp_path}")
-    study = small_study(tmp_path, database='"$STUDY_DATABASE"')
-
-    with pytest.raises(ChatbenchError, match="cannot be opened") as told:
-        serve(study, host="127.0.0.1", port=0, say=print)
     assert "secret" not in str(told.value)

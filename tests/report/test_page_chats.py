@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.support.page_of_chats import HELD_OUT, QUESTIONS, chats, person, simulated
+from tests.support.page_of_chats import HELD_OUT, QUESTIONS, chats, person, scored_turn, simulated
 from tests.support.simulated_logs import prepared, write_log, write_perplexity
 
 from chatbench.data.workspace import Workspace
@@ -23,7 +23,6 @@ from chatbench.report.page_chats import (
     PageChats,
     RunChats,
     Shades,
-    TokenCosts,
     belongs_to,
     held_out_splits,
     in_page_order,
@@ -105,7 +104,7 @@ def test_two_chats_of_one_link_are_refused() -> None:
 
 def test_costs_are_told_in_lengths_as_a_browser_counts_and_in_hundredths() -> None:
     # Python counts 🙂 as one character, a browser as two: every later token would be off by one.
-    costs = {7: {0: TokenCosts(["I ", "🙂", " B"], [0.004, 1.236, 12.0]), 2: TokenCosts(["x"], [0.5])}}
+    costs = {7: {0: scored_turn(["I ", "🙂", " B"], [0.004, 1.236, 12.0]), 2: scored_turn(["x"], [0.5])}}
 
     known, parts = shade_parts([Shades("tiny", "split_3", costs)])
 
@@ -114,9 +113,9 @@ def test_costs_are_told_in_lengths_as_a_browser_counts_and_in_hundredths() -> No
 
 
 def test_costs_of_many_chats_are_read_a_part_at_a_time() -> None:
-    costs = {3 * row: {0: TokenCosts(["x"], [0.5])} for row in range(CHATS_PER_PART + 1)}
+    costs = {3 * row: {0: scored_turn(["x"], [0.5])} for row in range(CHATS_PER_PART + 1)}
 
-    other = Shades("a", "split_1", {4: {0: TokenCosts(["y"], [1])}})
+    other = Shades("a", "split_1", {4: {0: scored_turn(["y"], [1])}})
     known, parts = shade_parts([Shades("a", "split_0", costs), other])
 
     assert [each["starts"] for each in known] == [[0, 3 * CHATS_PER_PART], [4]]
@@ -127,10 +126,10 @@ def test_costs_of_many_chats_are_read_a_part_at_a_time() -> None:
 def test_costs_of_other_words_than_were_said_are_not_shown() -> None:
     chat = person("sums-1", 0, "B", " two and two? ", "Four.")
 
-    assert belongs_to(TokenCosts(["two and", " two?", " [END]"], [0, 0, 0]), chat, 0)
-    assert belongs_to(TokenCosts(["Answer: B", " [END]"], [0, 0]), chat, 1)
-    assert not belongs_to(TokenCosts(["two and", " three?", " [END]"], [0, 0, 0]), chat, 0)
-    assert not belongs_to(TokenCosts(["anything"], [0]), chat, 2)
+    assert belongs_to(scored_turn(["two and", " two?", " [END]"], [0, 0, 0]), chat)
+    assert belongs_to(scored_turn(["Answer: B", " [END]"], [0, 0], 1), chat)
+    assert not belongs_to(scored_turn(["two and", " three?", " [END]"], [0, 0, 0]), chat)
+    assert not belongs_to(scored_turn(["anything"], [0], 2), chat)
 
 
 @pytest.fixture

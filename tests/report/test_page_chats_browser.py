@@ -125,8 +125,7 @@ def test_back_returns_to_the_chat_before(one_file: Path, open_page: OpenPage) ->
 
 
 def test_everything_is_reached_by_keys_alone(one_file: Path, open_page: OpenPage) -> None:
-    page = open_page(at(one_file, "chats"))
-    page.wait_for_selector(".chat-row")
+    page = open_page(at(one_file, "chats"), ".chat-row")
 
     def chosen() -> str | None:
         row = page.evaluate("document.querySelector('[aria-selected=true]')?.dataset.row")
@@ -165,8 +164,7 @@ def test_everything_is_reached_by_keys_alone(one_file: Path, open_page: OpenPage
 
 
 def test_hostile_texts_are_shown_as_the_text_that_they_are(one_file: Path, open_page: OpenPage) -> None:
-    page = open_page(at(one_file, "chat/people/cats-1/gpt-4o/0"))
-    page.wait_for_selector(".reader .said")
+    page = open_page(at(one_file, "chat/people/cats-1/gpt-4o/0"), ".reader .said")
     page.click("text=The question")
 
     script, closing, unseen, long = messages(page)
@@ -190,15 +188,13 @@ def test_a_long_message_is_not_folded_inside_a_character(tmp_path: Path, open_pa
     # Characters beyond U+FFFF are two code units; cut between them, the first is shown as U+D83E.
     text = "x" * 2499 + "\U0001f986" * 20
     path = write_page(tmp_path, [person("sums-1", 0, "B", text)], with_shades=False)
-    page = open_page(at(path, "chat/people/sums-1/gpt-4o/0"))
-    page.wait_for_selector(".reader .said")
+    page = open_page(at(path, "chat/people/sums-1/gpt-4o/0"), ".reader .said")
 
     assert "U+D83E" not in messages(page)[0]
 
 
 def test_real_and_simulated_chats_of_a_question_stand_side_by_side(one_file: Path, open_page: OpenPage) -> None:
-    page = open_page(at(one_file, "chat/people/sums-1/gpt-4o/0?beside=1"))
-    page.wait_for_selector("[aria-label=Simulated] .said")
+    page = open_page(at(one_file, "chat/people/sums-1/gpt-4o/0?beside=1"), "[aria-label=Simulated] .said")
 
     def other() -> str:
         return page.locator("[aria-label=Simulated] .said .written").first.inner_text()
@@ -236,8 +232,7 @@ def test_shading_goes_on_from_chat_to_chat_by_a_model_that_did_not_train_on_it(
     one_file: Path, open_page: OpenPage
 ) -> None:
     # The next question may not be held out in the split that was chosen: its probabilities would be those of training.
-    page = open_page(at(one_file, "chat/people/sums-1/gpt-4o/0?shade=tiny+split_7"))
-    page.wait_for_selector(".said .token")
+    page = open_page(at(one_file, "chat/people/sums-1/gpt-4o/0?shade=tiny+split_7"), ".said .token")
 
     assert page.locator(".shade-line select option").all_inner_texts() == ["tiny, split 1"]
 
@@ -253,8 +248,7 @@ def test_a_page_without_token_probabilities_says_how_to_get_them(tmp_path: Path,
 
 
 def test_the_chances_of_a_simulated_answer_are_shown(one_file: Path, open_page: OpenPage) -> None:
-    page = open_page(at(one_file, "chat/tiny/fine-tuned/split_0/sums-1/gpt-4o/0"))
-    page.wait_for_selector(".ending")
+    page = open_page(at(one_file, "chat/tiny/fine-tuned/split_0/sums-1/gpt-4o/0"), ".ending")
 
     assert page.locator(".letter").all_inner_texts() == ["A 10 %", "B 20 %", "C 30 %", "D 40 %"]
     assert page.locator(".letter.right").inner_text() == "B 20 %"
@@ -262,9 +256,9 @@ def test_the_chances_of_a_simulated_answer_are_shown(one_file: Path, open_page: 
 
 
 def test_a_folder_reads_the_chats_that_are_opened_from_files_beside_it(tmp_path: Path, open_page: OpenPage) -> None:
+    # Browsers refuse to read JSON beside a page opened from a disk: parts that are fetched would never come.
     index = write_folder(tmp_path, chats())
-    page = open_page(at(index, "chat/people/sums-1/gpt-4o/1"))
-    page.wait_for_selector(".reader .said")
+    page = open_page(at(index, "chat/people/sums-1/gpt-4o/1"), ".reader .said")
 
     assert messages(page)[0] == "hello there"
     assert "The folder of this file holds everything" in page.inner_text("#bottom")
@@ -275,8 +269,7 @@ def test_a_folder_reads_the_chats_that_are_opened_from_files_beside_it(tmp_path:
 def test_only_the_chats_in_sight_are_in_the_list_of_very_many(tmp_path: Path, open_page: OpenPage) -> None:
     # All 3,000 rows as elements would be slow; fewer than fit the window would leave gaps.
     many = [person("sums-1", number, "B", f"message {number}", "Yes.") for number in range(3000)]
-    page = open_page(at(write_page(tmp_path, many, with_shades=False), "chats"))
-    page.wait_for_selector(".chat-row")
+    page = open_page(at(write_page(tmp_path, many, with_shades=False), "chats"), ".chat-row")
     assert page.locator(".chat-row").count() < 60
 
     page.locator(".chat-list").evaluate("list => list.scrollTop = list.scrollHeight")

@@ -51,6 +51,11 @@ def scores(answers: tuple[Answer, ...] = ()) -> QuestionScores:
     return QuestionScores("id", accuracies, {}, answers)
 
 
+def first_of(place: Workspace) -> dict[str, Any]:
+    """What a page of this model holds at first."""
+    return dict(gather(Shown(place, ("tiny",))).first)
+
+
 @pytest.mark.parametrize(("share", "count"), [(0.0, 5), (0.3, 10), (1.0, 1), (0.5, 400)])
 def test_the_interval_of_a_share_is_scipys_wilson_interval(share: float, count: int) -> None:
     expected = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
@@ -150,9 +155,9 @@ def test_a_curve_has_the_points_that_are_numbers_and_splits_stand_in_order(tmp_p
 
 
 def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature_but_words(finished: Workspace) -> None:
-    first = gather(Shown(finished, ("tiny",))).first
-    stored = json.loads(finished.scores("tiny").read_text("utf-8"))
-    [run] = first["runs"]  # type: ignore[misc]
+    first = first_of(finished)
+    stored = read_json(finished.scores("tiny"))
+    [run] = first["runs"]
 
     assert run["scores"]["rows"] == stored["figures"]
     assert set(run["scores"]["strata"]) == set(stored["parts"])
@@ -160,20 +165,14 @@ def test_the_page_holds_the_rows_of_the_scores_file_and_nothing_of_the_signature
     assert first["comparison"] is None
 
 
-def test_of_single_conditions_and_subsets_the_page_holds_agreement_only(tmp_path: Path) -> None:
-    scores = tuple(Score("split_0", "all", FINE_TUNED, metric, 0.5, "subset a") for metric in ("mae", "bleu"))
-    table = ScoreTable("tiny", ("split_0",), 6, 4, scores, {})
-    write_score_table(tmp_path, "tiny", table)
-
-    assert [row["metric"] for row in run_scores(table, tmp_path / "tiny.json")["strata"]["subset a"]] == ["mae"]  # type: ignore[index]
-
-
-def test_a_warning_stands_apart_from_the_notes(tmp_path: Path) -> None:
+def test_of_conditions_and_subsets_the_page_holds_agreement_only_and_a_warning_stands_apart(tmp_path: Path) -> None:
+    scores = [Score("split_0", "all", FINE_TUNED, metric, 0.5, "subset a") for metric in ("mae", "bleu")]
     silent = Score("split_0", "all", FINE_TUNED, "without_answer_share", 1.0)
-    table = ScoreTable("tiny", ("split_0",), 6, 4, (silent,), {})
+    table = ScoreTable("tiny", ("split_0",), 6, 4, (*scores, silent), {})
     write_score_table(tmp_path, "tiny", table)
     found = run_scores(table, tmp_path / "tiny.json")
 
+    assert [row["metric"] for row in found["strata"]["subset a"]] == ["mae"]  # type: ignore[index]
     assert found["warning"] == table.warning != ""
     assert table.warning not in found["notes"]  # type: ignore[operator]  # a list
 
@@ -197,7 +196,7 @@ def test_right_answers_without_options_are_in_words(question: Question | None, r
 
 
 def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tmp_path: Path) -> None:
-    result = report(Shown(finished), tmp_path / "page.html")
+    result = report(Shown(finished), tmp_path / "page.HTM")
     first = gather(Shown(finished, ("tiny", "distilgpt2"))).first
 
     assert result.runs == ("distilgpt2", "tiny")
@@ -207,7 +206,7 @@ def test_two_runs_are_compared_and_a_page_needs_no_names(finished: Workspace, tm
 
 
 def test_results_without_their_study_make_a_page_that_says_what_is_missing(finished: Workspace, tmp_path: Path) -> None:
-    first: dict[str, Any] = dict(gather(Shown(Workspace(tmp_path / "nowhere", finished.results), ("tiny",))).first)
+    first = first_of(Workspace(tmp_path / "nowhere", finished.results))
 
     assert {question["text"] for question in first["questions"]} == {""}
     assert [text for text in first["missing"] if "no prepared splits" in text]
@@ -224,7 +223,7 @@ def test_a_project_that_was_moved_shows_its_study(
     path.write_text(json.dumps({**json.loads(path.read_text()), "study": "study", "study_resolved": "/gone/study"}))
     monkeypatch.chdir(tmp_path)
 
-    first: dict[str, Any] = dict(gather(Shown(Workspace(tmp_path / "data", finished.results), ("tiny",))).first)
+    first = first_of(Workspace(tmp_path / "data", finished.results))
     assert not [text for text in first["missing"] if "no longer where it was" in text]
     assert all(question["text"] for question in first["questions"])
 
@@ -233,7 +232,7 @@ def test_before_anything_was_simulated_the_commands_that_come_next_are_told(
     finished: Workspace, tmp_path: Path
 ) -> None:
     shutil.copytree(finished.results / "ppl", tmp_path / "ppl")
-    first: dict[str, Any] = dict(gather(Shown(Workspace(finished.data, tmp_path), ("tiny",))).first)
+    first = first_of(Workspace(finished.data, tmp_path))
 
     assert [text for text in first["missing"] if "chatbench simulate tiny --assistant SPEC" in text]
     [run] = first["runs"]
@@ -261,24 +260,23 @@ def test_results_on_another_disk_find_the_data_beside_their_link(finished: Works
     assert shown.workspace.is_prepared
 
 
-def test_a_file_where_a_folder_should_be_and_the_other_way_round_are_refused(
-    finished: Workspace, tmp_path: Path
+@pytest.mark.parametrize(
+    ("out", "folder", "found"),
+    [
+        ("page.html", True, "a file, not a folder"), ("folder", False, "a folder, not a file"),
+        ("r.pdf", False, r"expected: a name that ends in \.html or \.htm\n.*r\.html"),
+    ],
+)  # fmt: skip
+def test_a_place_for_something_else_is_refused_and_nothing_is_written(
+    finished: Workspace, tmp_path: Path, out: str, folder: bool, found: str
 ) -> None:
     (tmp_path / "page.html").write_text("mine", encoding="utf-8")
     (tmp_path / "folder").mkdir()
 
-    for out, folder in (("page.html", True), ("folder", False)):
-        with pytest.raises(ChatbenchError, match=r"a folder, not a file|a file, not a folder"):
-            report(Shown(finished, ("tiny",)), tmp_path / out, folder=folder)
+    with pytest.raises(ChatbenchError, match=found):
+        report(Shown(finished, ("tiny",)), tmp_path / out, folder=folder)
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "mine"
-
-
-def test_a_page_is_written_only_under_the_name_of_a_page(finished: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(ChatbenchError, match=r"expected: a name that ends in \.html or \.htm\n.*r\.html"):
-        report(Shown(finished, ("tiny",)), tmp_path / "r.pdf")
-
-    assert not (tmp_path / "r.pdf").exists()
-    assert report(Shown(finished, ("tiny",)), tmp_path / "r.HTM").path.exists()
+    assert {path.name for path in tmp_path.rglob("*")} == {"page.html", "folder"}
 
 
 def test_the_published_scores_are_those_of_chatbench_which_its_download_tells(
@@ -288,11 +286,11 @@ def test_the_published_scores_are_those_of_chatbench_which_its_download_tells(
     study, place = tmp_path / "all" / "study", Workspace(tmp_path / "all" / "data", finished.results)
     manifest = {**read_json(place.data / "manifest.json"), "study": str(study), "study_resolved": str(study)}
     write_json(place.data / "manifest.json", manifest)
-    assert gather(Shown(place, ("tiny",))).first["published"] is None
+    assert first_of(place)["published"] is None
 
     write_json(study / "download.json", {"source": "microsoft/ChatBench", "revision": "main", "sha256": {}})
 
-    assert gather(Shown(place, ("tiny",))).first["published"]
+    assert first_of(place)["published"]
 
 
 def test_a_page_in_a_folder_removes_an_earlier_pages_parts_and_nothing_else(
@@ -314,15 +312,13 @@ def test_the_name_that_is_shown_leads_back_to_the_results() -> None:
 
 
 def test_chats_that_were_simulated_after_the_scores_are_named_with_the_command_by_page_and_show(
-    finished: Workspace, tmp_path: Path
+    copied: Workspace, tmp_path: Path
 ) -> None:
     # Old scores stood above the figures of new chats, and nothing said so.
-    shutil.copytree(finished.results, tmp_path / "results")
-    place = Workspace(finished.data, tmp_path / "results")
-    shown = Shown(place, ("tiny",))
+    shown = Shown(copied, ("tiny",))
 
     def told(split: str = "split_1", *letter: Any, **change: Any) -> list[str]:
-        write_log(place, split, *letter, **change)
+        write_log(copied, split, *letter, **change)
         missing = gather(shown).first["missing"]
         assert missing == list(show(shown)[0].missing)
         return missing  # type: ignore[return-value]
@@ -334,23 +330,19 @@ def test_chats_that_were_simulated_after_the_scores_are_named_with_the_command_b
         command.format("split_0, split_1")
     ]
     assert report(shown, tmp_path / "page.html").missing == (command.format("split_0, split_1"),)
-    eval_chatbench("tiny", workspace=place, splits=["split_0"], resampling=Resampling(0))
+    eval_chatbench("tiny", workspace=copied, splits=["split_0"], resampling=Resampling(0))
     assert told() == [command.format("split_1")]  # a split that the table lacks
-    eval_chatbench("tiny", workspace=place, resampling=Resampling(0))
+    eval_chatbench("tiny", workspace=copied, resampling=Resampling(0))
     assert told() == []
 
 
-def test_a_table_and_the_questions_of_another_scoring_are_refused_by_page_and_show(
-    finished: Workspace, tmp_path: Path
-) -> None:
-    shutil.copytree(finished.results, tmp_path / "results")
-    shown = Shown(Workspace(finished.data, tmp_path / "results"), ("tiny",))
-    path = shown.workspace.scores("tiny", ".questions.csv")
+def test_a_table_and_the_questions_of_another_scoring_are_refused_by_page_and_show(copied: Workspace) -> None:
+    path = copied.scores("tiny", ".questions.csv")
     path.write_text(path.read_text().replace(read_score_table(path.parent, "tiny").signature_id, "another"))
 
     for read in (gather, show):
         with pytest.raises(ChatbenchError, match="written with signature another"):
-            read(shown)  # type: ignore[operator]
+            read(Shown(copied, ("tiny",)))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.browser import OpenPage
+from tests.support.clock import Clock
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.data.workspace import Workspace
@@ -90,16 +91,6 @@ def test_answers_may_be_neither_framed_nor_kept_nor_read_by_other_pages() -> Non
 # When it is built
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_a_page_is_built_once_for_each_version_and_a_new_one_is_offered_after_a_pause() -> None:
     # A log grows with every chat: without the pause the reader's page would load itself anew all the time.
     clock, files, built = Clock(), ["v1"], list[str]()
@@ -116,28 +107,13 @@ def test_a_page_is_built_once_for_each_version_and_a_new_one_is_offered_after_a_
     assert (live.page(), built) == (b"v2", ["v1", "v2"])  # two open tabs had it built in turn, without a pause
 
 
-def test_a_page_that_takes_long_to_build_is_offered_less_often() -> None:
-    clock, files = Clock(), ["v1"]
-
-    def build(version: str) -> str:
-        clock.now += 3
-        return version
-
-    live = LivePage(build, lambda: files[0], clock)
-    live.page()
-    files[0] = "v2"
-    clock.now = 3 + 29
-    assert live.version() == "v1"
-    clock.now = 3 + 31
-    assert live.version() == "v2"
-
-
-def test_results_that_cannot_be_shown_are_told_as_text_and_tried_again_when_files_change() -> None:
+def test_results_that_cannot_be_shown_are_told_as_text_and_one_that_takes_long_is_offered_less_often() -> None:
     clock, files = Clock(), ["v1"]
 
     def build(version: str) -> str:
         if version == "v1":
             raise ChatbenchError("<script>alert(1)</script>", fix="wait")
+        clock.now += 3
         return version
 
     live = LivePage(build, lambda: files[0], clock)
@@ -146,15 +122,15 @@ def test_results_that_cannot_be_shown_are_told_as_text_and_tried_again_when_file
     files[0] = "v2"
     clock.now = 5.1
     assert live.page() == b"v2"
+    files[0] = "v3"
+    clock.now = 5.1 + 3 + 29
+    assert live.version() == "v2"
+    clock.now = 5.1 + 3 + 31
+    assert live.version() == "v3"
 
 
-def test_the_version_changes_with_every_file_that_the_page_reads_and_with_no_checkpoint(
-    finished: Workspace, tmp_path: Path
-) -> None:
-    results = tmp_path / "results"
-    shutil.copytree(finished.results, results)
-    before = files_version(results)
-    assert files_version(results) == before
+def test_the_version_changes_with_every_file_that_the_page_reads_and_with_no_checkpoint(copied: Workspace) -> None:
+    results, before = copied.results, files_version(copied.results)
 
     checkpoint = results / "models" / "tiny" / "split_0" / "checkpoint-1" / "model.safetensors"
     checkpoint.parent.mkdir()

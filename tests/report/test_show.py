@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.finished_results import SPLITS
+from tests.support.finished_results import SPLITS, stored_estimate
 from tests.support.simulated_logs import ASSISTANTS, rewrite_log, write_log
 
 from chatbench.cli import main
@@ -96,27 +96,22 @@ def test_a_prompted_simulator_is_called_what_it_is_in_every_form(prompted: Works
     assert set(run["user_turns"]) == {"people", "simulator gpt-4o-mini (two-step)"}
 
 
-def test_a_name_longer_than_the_terminal_is_wide_is_folded_and_nothing_of_it_is_lost() -> None:
-    written = io.StringIO()
-    name = "folder--" + "x" * 100
-
-    print_grids([Grid("t", ("", "r", "MAE"), ((name, "0.1", "0.2"),))], [], Console(file=written, width=80))
-
-    assert max(map(len, written.getvalue().splitlines())) <= 80
-    assert written.getvalue().count("x") == 100
-    assert "0.2" in written.getvalue()
+def drawn(grid: Grid, *notes: str) -> str:
+    """A grid in a terminal of 80 columns."""
+    print_grids([grid], notes, Console(file=(written := io.StringIO()), width=80))
+    return written.getvalue()
 
 
-def test_a_long_name_is_broken_behind_a_hyphen_and_one_of_usual_length_not_at_all() -> None:
+def test_a_name_too_long_is_broken_behind_a_hyphen_or_else_folded_and_one_of_usual_length_stays_whole() -> None:
     # "meta-llama/Llama-3.1-8B-Instruc", and "t" on the next line.
-    written = io.StringIO()
-    names = ("meta-llama/Llama-3.1-8B-Instruct", "organisation/some-model-of-the-year-2025-instruct-awq")
-    cells = ("0.123456789",) * 3
-    print_grids(
-        [Grid("t", ("", "r", "MAE", "n"), tuple((n, *cells) for n in names))], [], Console(file=written, width=80)
-    )
-    column = [line[:40].strip() for line in written.getvalue().splitlines()]
+    names = ("meta-llama/Llama-3.1-8B-Instruct", "organisation/some-model-of-the-year-2025-instruct-awq",
+             "folder--" + "x" * 100)  # fmt: skip
+    text = drawn(Grid("t", ("", "r", "MAE", "n"), tuple((name, *("0.123456789",) * 3) for name in names)))
+    column = [line[:40].strip() for line in text.splitlines()]
 
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("x") == 100 * text.count("folder--") > 0
+    assert text.count("0.123456789") == 9
     assert names[0] in column
     assert "organisation/some-model-of-the-year-" in column
     assert "2025-instruct-awq" in column
@@ -141,10 +136,8 @@ def test_a_note_on_what_is_undefined_names_the_assistants_and_splits_unless_it_h
     both = [(who, split) for who in (one, "mean of assistants") for split in SPLITS]
     assert noted(*both, (other, "split_1")) == [f"undefined: {few.reason} (fine-tuned): {one}; {other} in split_1"]
     assert noted(*both, *((other, split) for split in SPLITS)) == [f"undefined: {few.reason} (fine-tuned)"]
-    assert (
-        "constant (train mean), all pairs pooled: its correlation comes from the assistants' means alone"
-        in footnotes(table)
-    )
+    pooled = "constant (train mean), all pairs pooled: its correlation comes from the assistants' means alone"
+    assert pooled in footnotes(table)
 
 
 def test_what_is_the_same_for_both_models_stands_there_once_and_belongs_to_neither(finished: Workspace) -> None:
@@ -185,13 +178,6 @@ def test_latex_begins_with_the_warning_that_stands_before_all_numbers(finished: 
 
     assert lines[1].startswith("% ti?ny: 100% of the chats")
     assert lines[2] == f"% signature {table.signature_id}"
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
-def test_latex_compiles_with_booktabs_and_nothing_else(finished: Workspace, tmp_path: Path) -> None:
-    log = compile_latex(document(as_latex(results_of(finished), published=True)), tmp_path)
-
-    assert "Overfull" not in log  # a paper's page is as wide
 
 
 def test_turns_are_those_of_people_about_held_out_questions_and_of_chats(finished: Workspace) -> None:
@@ -244,14 +230,11 @@ def test_the_scatter_has_simulated_users_to_the_right_and_people_upwards_as_the_
 
 def test_names_in_titles_cells_and_notes_neither_style_nor_steer_the_terminal() -> None:
     # A title given as a plain string is read as markup: [/x] stops the command, [red] is swallowed.
-    written = io.StringIO()
-    grid = Grid("of [red]a[/x]", ("", "b\x1b[2J"), (("c\x9b\u202e", "1"),))
+    text = drawn(Grid("of [red]a[/x]", ("", "b\x1b[2J"), (("c\x9b\u202e", "1"),)), "note \x1b]0;title\x07")
 
-    print_grids([grid], ["note \x1b]0;title\x07"], Console(file=written, width=80))
-
-    assert "of [red]a[/x]" in written.getvalue()
-    assert "note \ufffd]0;title\ufffd" in written.getvalue()
-    assert not set(written.getvalue()) & set("\x1b\x9b\x07\u202e")
+    assert "of [red]a[/x]" in text
+    assert "note \ufffd]0;title\ufffd" in text
+    assert not set(text) & set("\x1b\x9b\x07\u202e")
 
 
 def test_long_chats_are_counted_together_and_shares_are_of_all_chats(finished: Workspace) -> None:
@@ -346,8 +329,10 @@ def test_rules_stand_between_kinds_and_figures_follow_unrounded_as_comments() ->
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
-def test_it_compiles_without_a_complaint(tmp_path: Path) -> None:
+def test_it_compiles_without_a_complaint_and_is_no_wider_than_a_page(finished: Workspace, tmp_path: Path) -> None:
     compile_latex(document(latex_table(GRID, "tab:x", {NASTY[0]: NASTY[0]})), tmp_path)
+    for text in (as_latex(results_of(finished), published=True), as_latex([], [stored_estimate("tiny")])):
+        assert "Overfull" not in compile_latex(document(text), tmp_path)
 
 
 def compile_latex(source: str, folder: Path) -> str:
@@ -389,56 +374,27 @@ def test_two_folders_or_a_folder_without_results_are_refused(finished: Workspace
         show(shown_results([], results=tmp_path, data=None))
 
 
-def test_models_without_scores_are_named_with_the_command_that_makes_them(finished: Workspace, tmp_path: Path) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(finished.results, copy)
-    (copy / "scores" / "tiny.json").unlink()
+def test_models_without_scores_are_named_with_the_command_that_makes_them(copied: Workspace) -> None:
+    copied.scores("tiny").unlink()
 
-    found = show(shown_results([str(copy)], results=copy, data=finished.data))
-    assert [model.key for model in found] == ["distilgpt2"]
-    assert "tiny: not scored yet; chatbench eval-chatbench tiny" in found[0].missing
+    [found] = results_of(copied, str(copied.results))
+    assert found.key == "distilgpt2"
+    assert "tiny: not scored yet; chatbench eval-chatbench tiny" in found.missing
     with pytest.raises(ChatbenchError, match="no scores of tiny"):
-        show(shown_results(["tiny"], results=copy, data=finished.data))
-
-
-def stored_estimate(model: str) -> dict[str, object]:
-    """An estimate as it is stored, of everything and of a subset that is too small."""
-    real = {"value": 0.62, "standard_error": 0.04, "low": 0.55, "high": 0.69}
-    people = {"rectified": real, "alone": real, "correlation": 0.31, "weight": 0.5, "answers": 200,
-              "effective_answers": 240.6, "loses": True}  # fmt: skip
-    predicted = {"estimate": {"value": 1 / 3, "standard_error": 0.1, "low": 0.1, "high": 0.6}, "variance_by_cause": {}}
-    return {
-        "model": model, "assistant": "vendor/new_model:1b", "notes": [], "correlation": 0.31,
-        "subsets": [
-            {"subset": "all", "questions": 30, "chats": 120, "simulated": 0.5, "predicted": predicted,
-             "people": people},
-            {"subset": "s", "questions": 1, "chats": 4, "simulated": 0.5, "predicted": {"undefined": "too few"},
-             "people": {"undefined": "too few"}},
-        ],
-        "differences": [{"assistant": "a", "difference": {"undefined": "too few"}}], "correlation_from": "real chats",
-        "held_out": [{"assistant": "a", "human": 0.5, "simulated": 0.4, "error": 0.1, "questions": 30, "answers": 90}],
-        "answers_per_person": 5, "curve": [], "signature": {"id": "abc"},
-    }  # fmt: skip
-
-
-@pytest.fixture
-def estimated(finished: Workspace, tmp_path: Path) -> Workspace:
-    """Estimates of a model with scores and of one without."""
-    shutil.copytree(finished.results, tmp_path / "results")
-    place = Workspace(finished.data, tmp_path / "results")
-    for model in ("tiny", "distilgpt2"):
-        write_json(place.estimate(model), {"new": stored_estimate(model)})
-    place.scores("distilgpt2").unlink()
-    return place
+        results_of(copied, "tiny")
 
 
 @pytest.mark.parametrize("names", [["distilgpt2"], ["tiny"], ["tiny", "distilgpt2"]])
 def test_an_estimate_is_in_every_form_with_and_without_scores(
-    names: list[str], estimated: Workspace, capsys: pytest.CaptureFixture[str]
+    names: list[str], copied: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Plain `show` printed it, and the forms said that there are no scores; with scores, CSV and LaTeX lacked it.
+    for model in ("tiny", "distilgpt2"):
+        write_json(copied.estimate(model), {"new": stored_estimate(model)})
+    copied.scores("distilgpt2").unlink()
+
     def shown(*form: str) -> str:
-        places = ["--results", str(estimated.results), "--data", str(estimated.data)]
+        places = ["--results", str(copied.results), "--data", str(copied.data)]
         assert main(["show", *names, *form, *places]) == 0
         return capsys.readouterr().out
 
@@ -458,13 +414,6 @@ def test_an_estimate_is_in_every_form_with_and_without_scores(
         assert f"{model}: expected accuracy of people with vendor/new_model:1b" in printed_out
     assert "s, minus a: too few" in printed_out
     assert "s, minus a: too few" in latex
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
-def test_tables_of_estimates_compile_and_are_no_wider_than_a_page(tmp_path: Path) -> None:
-    text = as_latex([], [stored_estimate("tiny")])
-
-    assert "Overfull" not in compile_latex(document(text), tmp_path)
 
 
 @pytest.mark.parametrize(("flag", "begins"), [("--json", "{\n"), ("--csv", "model,source,"), ("--latex", "% needs ")])

@@ -38,10 +38,10 @@ Scheme = Literal["light", "dark"]
 
 
 class OpenPage(Protocol):
-    """Opens a file or an address in a window of its own, and waits until it has loaded."""
+    """Opens a file or an address in a window of its own, and waits until it has loaded and shows `until`."""
 
     def __call__(
-        self, target: Path | str, *, scheme: Scheme = "light", width: int = 1280, height: int = 800
+        self, target: Path | str, until: str = "", *, scheme: Scheme = "light", width: int = 1280, height: int = 800
     ) -> Page: ...
 
 
@@ -71,7 +71,9 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Opens pages, and fails the test that opened them if the browser had anything to complain of."""
     contexts, complaints = [], list[str]()
 
-    def opened(target: Path | str, *, scheme: Scheme = "light", width: int = 1280, height: int = 800) -> Page:
+    def opened(
+        target: Path | str, until: str = "", *, scheme: Scheme = "light", width: int = 1280, height: int = 800
+    ) -> Page:
         context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
         contexts.append(context)
         context.route(leaves, lambda route: route.abort())
@@ -79,6 +81,8 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
         page.set_default_timeout(60_000)  # other tests may run beside this one
         listen(page, complaints.append)
         page.goto(target.resolve().as_uri() if isinstance(target, Path) else target, wait_until="load")
+        if until:
+            page.wait_for_selector(until)
         return page
 
     yield opened

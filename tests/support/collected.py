@@ -80,6 +80,17 @@ class Served:
     def stored(self, kind: str = "person") -> list[Visit]:
         return self.ask(lambda store: store.visits(kind))  # type: ignore[arg-type]
 
+    def person(self, step: str = "", name: str = "p1") -> Person:
+        """Somebody who has joined, and gone on to a step of this kind."""
+        person = Person(self.url, name)
+        person.join()
+        person.go_to(step)
+        return person
+
+    def noted(self, what: str) -> int:
+        """Number of incidents that say this."""
+        return sum(what in told for _, told, _ in self.ask(lambda store: store.incidents()))
+
     def grow_old(self, minutes: float) -> None:
         """All sessions began this much earlier."""
         earlier = sql.update(SESSIONS).values(began=SESSIONS.c.began - 60 * minutes)
@@ -170,13 +181,15 @@ class Person:
         self.page = self.http.get("/", params=parameters)
         return self.page
 
-    def join(self) -> httpx.Response:
-        self.page = self.http.post("/join", data={**self.fields, "agree": "yes"})
-        return self.page
+    def join(self, **other: str) -> httpx.Response:
+        return self._send("/join", {"agree": "yes", **other})
 
     def answer(self, letter: str = "B", **other: str) -> httpx.Response:
-        filled = {**self.fields, "letter": letter, "confidence": "very-confident", **other}
-        page = self.http.post("/answer", data=filled)
+        return self._send("/answer", {"letter": letter, "confidence": "very-confident", **other})
+
+    def _send(self, path: str, filled: dict[str, str]) -> httpx.Response:
+        """Sends the form of the page; what comes is the next page, unless it is a refusal."""
+        page = self.http.post(path, data={**self.fields, **filled})
         if page.status_code == 200:
             self.page = page
         return page

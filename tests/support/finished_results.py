@@ -11,6 +11,7 @@ from tests.support.simulated_logs import always_wrong, people_like, prepared, st
 from chatbench.core.files import write_jsonl
 from chatbench.core.records import Question, Study, Turn
 from chatbench.data.workspace import Workspace
+from chatbench.estimation.estimate import CURVE
 from chatbench.metrics.resampling import Resampling
 from chatbench.sample.study import write_chatbench_folder
 from chatbench.scoring.eval_chatbench import eval_chatbench
@@ -70,3 +71,27 @@ def write_training_log(place: Workspace, split: str, model: str) -> None:
     ]
     rows += [{"step": s, "epoch": s / 5, "eval_loss": 5 / s, "eval_perplexity": math.exp(5 / s)} for s in (5, 10)]
     write_jsonl(place.results / "models" / model / split / "trainer_log.jsonl", rows)
+
+
+def stored_estimate(model: str, assistant: str = "vendor/new_model:1b") -> dict[str, object]:
+    """An estimate as it is stored, of everything and of a subset that is too small."""
+    real = {"value": 0.62, "standard_error": 0.04, "low": 0.55, "high": 0.69}
+    people = {"rectified": real, "alone": real, "correlation": 0.31, "weight": 0.5, "answers": 200,
+              "effective_answers": 240.6, "loses": True}  # fmt: skip
+    predicted = {"estimate": {"value": 1 / 3, "standard_error": 0.1, "low": 0.1, "high": 0.6},
+                 "variance_by_cause": {"people": 0.0004, "questions": 0.0012}}  # fmt: skip
+    identity = {"kind": "openai", "name": "vendor/m", "temperature": 0.7, "base_url": "http://localhost:1/v1"}
+    return {
+        "model": model, "assistant": assistant, "notes": [], "correlation": 0.31,
+        "subsets": [
+            {"subset": "all", "questions": 30, "chats": 120, "simulated": 0.5, "predicted": predicted,
+             "people": people},
+            {"subset": "s", "questions": 1, "chats": 4, "simulated": 0.5, "predicted": {"undefined": "too few"},
+             "people": {"undefined": "too few"}},
+        ],
+        "differences": [{"assistant": "a", "difference": {"undefined": "too few"}}], "correlation_from": "real chats",
+        "held_out": [{"assistant": "a", "human": 0.5, "simulated": 0.4, "error": 0.1, "questions": 30, "answers": 90}],
+        "answers_per_person": 5,
+        "curve": [{"people": n, "alone": n**-0.5, "with_simulator": 0.8 * n**-0.5} for n in CURVE],
+        "signature": {"id": "abc", "assistant": {"identity": identity}},
+    }  # fmt: skip

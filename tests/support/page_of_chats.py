@@ -8,7 +8,8 @@ from pathlib import Path
 from chatbench.core.files import write_text
 from chatbench.core.records import Question, Turn
 from chatbench.report.page import PageContent, render, render_folder
-from chatbench.report.page_chats import PageChat, PageChats, Shades, TokenCosts, in_page_order, page_chats, shade_parts
+from chatbench.report.page_chats import PageChat, PageChats, Shades, in_page_order, page_chats, shade_parts
+from chatbench.scoring.eval_ppl import ScoredTurn
 
 QUESTIONS = {
     "sums-1": Question("sums-1", "sums", "What is 2 + 2?", ("3", "4", "5", "6"), "B"),
@@ -61,8 +62,12 @@ def chats() -> list[PageChat]:
 def shades(rows: Sequence[PageChat]) -> Shades:
     """Of the first person's chat about sums-1: each token of "two and two?", the end marker, and the answer."""
     row = next(place for place, chat in enumerate(rows) if chat.id == "people/sums-1/gpt-4o/0")
-    message = TokenCosts(["two", " and", " two", "?", " [END]"], [0.0, 0.6931, 4.6052, 0.1, 0.0])
-    return Shades("tiny", "split_1", {row: {0: message, 1: TokenCosts(["Answer", ": B", " [END]"], [0.1, 0.2, 0.3])}})
+    message = scored_turn(["two", " and", " two", "?", " [END]"], [0.0, 0.6931, 4.6052, 0.1, 0.0])
+    return Shades("tiny", "split_1", {row: {0: message, 1: scored_turn(["Answer", ": B", " [END]"], [0.1, 0.2, 0.3])}})
+
+
+def scored_turn(texts: Sequence[str], nats: Sequence[float], turn: int = 0) -> ScoredTurn:
+    return ScoredTurn("c", turn, tuple(texts), tuple(nats))
 
 
 def content(rows: Sequence[PageChat], *, with_shades: bool = True) -> PageContent:

@@ -32,6 +32,16 @@ from chatbench.workflow.on_ray import Order, RayExecutor, SimulatorActor, Sweep,
 from chatbench.workflow.run_all import run_all
 from chatbench.workflow.units import STEPS, RunSettings, is_done, plan, units_of
 
+FLAGS = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with a study and a config."""
+    monkeypatch.chdir(tmp_path)
+    write_chatbench_folder(study(), tmp_path / "study")
+    (tmp_path / "config.json").write_text(json.dumps(FLAGS))
+
 
 def test_what_needs_a_failed_unit_fails_with_it_and_the_scores_are_still_made() -> None:
     sweep = Sweep(list(units_of({"a": "a", "b": "b"}, lambda *_: 2, ["split_0"], STEPS, RunSettings())))
@@ -42,7 +52,8 @@ def test_what_needs_a_failed_unit_fails_with_it_and_the_scores_are_still_made() 
 
     assert sweep.ended["a/split_0/simulate"] == "needs a/split_0/simulate-000"
     assert [name for name in begun if name.startswith("a/")] == ["a/split_0/finetune", "a/scores", "a/realism"]
-    assert len(sweep.ended) == sweep.count == 20
+    assert sweep.ended.keys() == sweep.units.keys()
+    assert len(sweep.ended) == 20
 
 
 def test_an_actor_goes_on_with_blocks_of_its_own_split_only() -> None:
@@ -118,12 +129,9 @@ def until_done(run: subprocess.Popen[str], count: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_chatbench_folder(study(), tmp_path / "study")
+@pytest.mark.usefixtures("begun")
+def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path) -> None:
     models = ["tiny-random", *(str(save_tiny_model(tmp_path / name, context=2048)) for name in ("one", "two"))]
-    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
-    (tmp_path / "config.json").write_text(json.dumps(flags))
     given = ["--study", "study", "--splits", "3", "--conversations", "2", "--max-user-turns", "1", "--max-tokens", "4"]
     given += ["--base-conversations", "0", "--config", "config.json", "--steps", "prepare,finetune,simulate,scores"]
     with ray_nodes(gpus=(0, 1)) as environment:
@@ -148,13 +156,8 @@ def test_a_lost_node_and_a_killed_driver_change_no_byte(tmp_path: Path, monkeypa
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_chatbench_folder(study(), tmp_path / "study")
-    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
-    (tmp_path / "config.json").write_text(json.dumps(flags))
+@pytest.mark.usefixtures("begun")
+def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token() -> None:
     given = ["tiny-random", "--study", "study", "--splits", "4", "--config", "config.json"]
     given += ["--steps", "prepare,finetune"]
     models = Workspace(results=Path("results")).models("tiny-random")
@@ -193,12 +196,10 @@ def test_shares_of_gpus_several_processes_ctrl_c_and_a_wrong_token(
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'chatbench[ray]'"
 )
+@pytest.mark.usefixtures("begun")
 def test_an_actor_loads_the_models_of_its_split_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_chatbench_folder(study(), tmp_path / "study")
     chats = ChatSettings(conversations=2, max_user_turns=1, max_tokens=4, block_size=3)
-    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
-    settings, place = RunSettings(splits=1, chats=chats, flags=flags), Workspace(Path("data"), Path("results"))
+    settings, place = RunSettings(splits=1, chats=chats, flags=FLAGS), Workspace(Path("data"), Path("results"))
     run_all("tiny-random", study=Path("study"), workspace=place, settings=settings, steps=["prepare", "finetune"])
     parts = [unit for unit in plan(["tiny-random"], place, settings, ["simulate"], in_blocks=True) if not unit.blocks]
     loaded: list[str] = []
@@ -219,11 +220,8 @@ def test_an_actor_loads_the_models_of_its_split_once(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(why_not()), reason=why_not())
-def test_a_node_without_the_folder_gets_and_gives_back_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_chatbench_folder(study(), tmp_path / "study")
-    flags = {"max_steps": 1, "per_device_train_batch_size": 2, "validation_examples": 2}
-    (tmp_path / "config.json").write_text(json.dumps(flags))
+@pytest.mark.usefixtures("begun")
+def test_a_node_without_the_folder_gets_and_gives_back_files(tmp_path: Path) -> None:
     given = ["run", "tiny-random", "--study", "study", "--splits", "2", "--conversations", "1", "--max-user-turns", "1"]
     given += ["--max-tokens", "4", "--base-conversations", "1", "--config", "config.json"]
     given += ["--steps", "prepare,finetune,ppl,simulate,base,scores"]

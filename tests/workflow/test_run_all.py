@@ -79,27 +79,16 @@ def test_a_second_run_repeats_nothing_and_changes_no_byte(finished: tuple[Path, 
     assert contents(folder) == before
     assert sum("already trained" in line for line in said) == 2
     assert sum("0 new in" in line for line in said) == 4
-
-
-def test_equal_settings_of_fine_tuning_are_printed_once(finished: tuple[Path, RunReport]) -> None:
-    # The table has some forty lines, and was printed for every split.
-    folder, _ = finished
-    run(folder, said := list[str]())
-
+    # The table of equal settings has some forty lines, and was printed for every split.
     assert sum("learning_rate" in line for line in said) == sum("settings as above" in line for line in said) == 1
 
 
-def test_only_the_steps_that_are_asked_for_run(finished: tuple[Path, RunReport]) -> None:
+def test_only_the_steps_that_are_asked_for_run_and_other_splits_replace_none(finished: tuple[Path, RunReport]) -> None:
     folder, _ = finished
     report = run(folder, study=None, steps=["ppl"])
 
     assert {one.step for one in report.times} == {"ppl"}
     assert report.table is None
-
-
-def test_other_splits_do_not_replace_those_that_results_belong_to(finished: tuple[Path, RunReport]) -> None:
-    folder, _ = finished
-
     with pytest.raises(ChatbenchError, match="holds splits with seed 0"):
         run(folder, settings=RunSettings(splits=2, seed=1))
 
@@ -117,10 +106,8 @@ def test_a_study_that_has_grown_is_refused_and_one_that_was_moved_is_not(
 
     def planned() -> list[str]:
         settings, steps = RunSettings(splits=1), ["prepare", "finetune"]
-        place = Workspace(Path("data"), Path("results"))
-        return [
-            u.id for u in planned_units(["tiny"], Path("study"), place, settings, steps, Clock(print), in_blocks=True)
-        ]
+        given = ["tiny"], Path("study"), Workspace(), settings, steps, Clock(print)
+        return [unit.id for unit in planned_units(*given, in_blocks=True)]
 
     write_json(Path("study/download.json"), {"source": CHATBENCH_DATASET, "revision": "abc", "sha256": {}})
     assert planned() == ["tiny/split_0/finetune"]
@@ -186,10 +173,8 @@ def test_without_fine_tuning_only_trained_splits_are_planned_and_the_others_name
     place.model_folder("tiny", "split_1").mkdir(parents=True)
 
     def splits(steps: list[str], settings: RunSettings | None = None) -> set[str]:
-        clock, chosen = Clock(said.append), settings or RunSettings()
-        return {unit.split for unit in planned_units(["tiny"], None, place, chosen, steps, clock, in_blocks=False)} - {
-            ""
-        }
+        given = ["tiny"], None, place, settings or RunSettings(), steps, Clock(said.append)
+        return {unit.split for unit in planned_units(*given, in_blocks=False)} - {""}
 
     assert splits(["simulate", "base", "scores"]) == {"split_1"}
     assert said[-1] == "left out, as tiny is not fine-tuned on them: split_0, split_2"
@@ -213,9 +198,8 @@ def test_one_budget_holds_for_the_chats_of_all_splits_and_earlier_runs(tmp_path:
 
 def test_an_assistant_that_cannot_be_reached_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     # A wrong key was found after all the hours of fine-tuning.
-    settings = replace(
-        SMALL, assistants=("gpt=openai:m@http://127.0.0.1:9/v1",), options=EndpointOptions(patience_seconds=0)
-    )
+    gone = ("gpt=openai:m@http://127.0.0.1:9/v1",)
+    settings = replace(SMALL, assistants=gone, options=EndpointOptions(patience_seconds=0))
     with pytest.raises(ChatbenchError, match=r"127\.0\.0\.1:9"):
         run(tmp_path, settings=settings)
     assert not (tmp_path / "results").exists()

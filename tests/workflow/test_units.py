@@ -168,14 +168,8 @@ def test_assistants_that_people_did_not_use_leave_realism_out_of_a_run_and_lost_
     run_unit(unit, place, RunSettings(), say=said.append)
 
     assert said == ["realism left out: split_0, fine-tuned: no question on which people had the same assistant"]
-    lost = {
-        "termination": "failed",
-        "reason": "no connection",
-        "letter": None,
-        "answer_text": None,
-        "final_output": None,
-    }
-    rewrite_log(write_log(place, "split_0"), lambda row: {**row, **lost})
+    lost = dict.fromkeys(("letter", "answer_text", "final_output"))
+    rewrite_log(write_log(place, "split_0"), lambda row: {**row, **lost, "termination": "failed", "reason": "lost"})
     with pytest.raises(ChatbenchError, match="split_0, fine-tuned: all 40 chats failed"):
         run_unit(unit, place, RunSettings(), say=said.append)
 

@@ -16,7 +16,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -59,7 +59,6 @@ PIECE_SECONDS = 0.05
 """Least time between two pieces of a reply: shorter is invisible, and each is work for server and browser."""
 NOTES_PER_MINUTE = 60
 """Refusals kept for the dashboard; any more are only logged, so that nobody can fill the disk with them."""
-NOT_STORED = "This could not be stored. Please wait a moment, then go back and send it again."
 HOOKS_AT_ONCE = 32
 """Texts that the moderation hook is called with at the same time."""
 HEADINGS = {ATTENTION: "A question in between", CHAT: "Answer with the assistant"}
@@ -81,20 +80,13 @@ T = TypeVar("T")
 
 
 class Refused(Exception):  # noqa: N818  # an answer to the browser
-    """A request that is refused, and what its sender is told."""
+    """A request that is refused, and what its sender is told; `goes_on` if it may go on with this browser's session."""
 
-    goes_on = True
-    """Whether the page leads to the session of this browser."""
-
-    def __init__(self, status: int, text: str, *, title: str = "That did not work", note: str = "") -> None:
+    def __init__(
+        self, status: int, text: str, *, title: str = "That did not work", note: str = "", goes_on: bool = True
+    ) -> None:
         super().__init__(text)
-        self.status, self.text, self.title, self.note = status, text, title, note
-
-
-class RefusedBrowser(Refused):
-    """Refused because this browser holds somebody else's session."""
-
-    goes_on = False
+        self.status, self.text, self.title, self.note, self.goes_on = status, text, title, note, goes_on
 
 
 class Shield:
@@ -200,27 +192,18 @@ class Pages:
     def notice(self, heading: str, text: str, status: int = 200, *, goes_on: bool = True) -> HTMLResponse:
         return self._page("notice.html", status, heading=heading, text=text, goes_on=goes_on)
 
-    def shown(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """The handler, with an answer to what is refused or cannot be stored."""
-
-        async def answered(request: Request) -> Response:
-            try:
-                try:
-                    return await handler(request)
-                except Refused as error:
-                    refused = error
-                    if refused.note:
-                        log.warning("refused: %s", refused.note)
-                        if not self.notes.exceeded(""):
-                            await self.store.note(f"refused: {refused.note}")
-            except (sql.exc.SQLAlchemyError, OSError) as error:  # the disk is full, or the database away
-                log.error("not stored: %s", str(error).partition("\n")[0])
-                refused = Refused(500, NOT_STORED)
-            if request.url.path == "/message":
-                return Response(json.dumps({"error": refused.text}) + "\n", refused.status, media_type=JSON_LINES)
-            return self.notice(refused.title, refused.text, refused.status, goes_on=refused.goes_on)
-
-        return answered
+    async def refused(self, request: Request, error: Exception) -> Response:
+        """The answer to a request that is refused, or that cannot be stored: the disk is full, or the database away."""
+        if not isinstance(error, Refused):
+            log.error("not stored: %s", str(error).partition("\n")[0])
+            error = Refused(500, "This could not be stored. Please wait a moment, then go back and send it again.")
+        elif error.note:
+            log.warning("refused: %s", error.note)
+            if not self.notes.exceeded(""):
+                await self.store.note(f"refused: {error.note}")  # if it fails, Starlette asks this handler again
+        if request.url.path == "/message":
+            return Response(json.dumps({"error": error.text}) + "\n", error.status, media_type=JSON_LINES)
+        return self.notice(error.title, error.text, error.status, goes_on=error.goes_on)
 
     async def welcome(self, request: Request) -> Response:
         """Consent page; stores nothing, so that link checkers take nobody's place."""
@@ -234,7 +217,7 @@ class Pages:
                 return _to("/study")
             if held.state == "active" and held.began >= self.study.config.limits.oldest:
                 text = "Someone else's participation is under way in this browser. Please use another browser."
-                raise RefusedBrowser(409, text)
+                raise Refused(409, text, goes_on=False)
         if len(person) > 200 or (recruiting.id_required and not person and not self._is_key(key)):
             raise Refused(400, "Please use the link from the service that invited you: this address lacks your ID.")
         # A new cookie, unless this browser has an unused one: nobody must be able to choose another person's cookie.
@@ -275,7 +258,7 @@ class Pages:
         )  # fmt: skip
         if refusal == "other":
             text = "Someone else has begun the study in this browser. Please open your own link again."
-            raise RefusedBrowser(409, text)
+            raise Refused(409, text, goes_on=False)
         if refusal == "again":
             raise Refused(
                 409,
@@ -621,25 +604,23 @@ def make_app(
             yield
             await pages.assistants.close()
 
-    def route(path: str, handler: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
-        return Route(path, pages.shown(handler), methods=list(methods))
-
     async def health(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     return Shield(
         Starlette(
             routes=[
-                route("/", pages.welcome, "GET"),
-                route("/join", pages.join, "POST"),
-                route("/study", pages.step, "GET"),
-                route("/answer", pages.answer, "POST"),
-                route("/message", pages.message, "POST"),
-                route("/leave", pages.leave, "POST"),
-                route("/dashboard", pages.dashboard, "GET", "POST"),
-                route("/health", health, "GET"),
+                Route("/", pages.welcome),
+                Route("/join", pages.join, methods=["POST"]),
+                Route("/study", pages.step),
+                Route("/answer", pages.answer, methods=["POST"]),
+                Route("/message", pages.message, methods=["POST"]),
+                Route("/leave", pages.leave, methods=["POST"]),
+                Route("/dashboard", pages.dashboard, methods=["GET", "POST"]),
+                Route("/health", health),
                 Mount("/assets", StaticFiles(directory=HERE / "assets")),
             ],
+            exception_handlers=dict.fromkeys((Refused, sql.exc.SQLAlchemyError, OSError), pages.refused),
             lifespan=lifespan,
         )
     )

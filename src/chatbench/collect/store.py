@@ -136,12 +136,12 @@ class Visit:
 
     def end(self, state: SessionState, at: float) -> None:
         """End the session."""
-        self._execute(_SESSION_ENDS, of=self.id, to=state, when=at)
+        self._execute(sql.update(SESSIONS).where(SESSIONS.c.id == self.id).values(state=state, ended=at))
         self.state, self.ended = state, at
 
     def _execute(self, statement: sql.Executable, **values: object) -> None:
         assert self._connection is not None
-        self._connection.execute(statement, values)
+        self._connection.execute(statement, values or None)
 
     @property
     def step(self) -> str:
@@ -370,7 +370,7 @@ class Store:
             visit = _visit(row, [Event(*each) for each in connection.execute(_EVENTS_OF, {"of": row["id"]})])
             visit.study_state, visit._connection = row["study_state"], connection
             if (now := time.time()) - visit.seen > SEEN_SECONDS:
-                connection.execute(_SESSION_SEEN, {"of": visit.id, "when": now})
+                connection.execute(sql.update(SESSIONS).where(SESSIONS.c.id == visit.id).values(seen=now))
             return work(visit)
 
         return await self.write(visited)
@@ -439,12 +439,6 @@ _SESSION = (
     sql.select(SESSIONS, STATE.scalar_subquery().label("study_state"))
     .where(SESSIONS.c.id == sql.bindparam("of"))
     .with_for_update(of=SESSIONS)
-)
-_SESSION_SEEN = sql.update(SESSIONS).where(SESSIONS.c.id == sql.bindparam("of")).values(seen=sql.bindparam("when"))
-_SESSION_ENDS = (
-    sql.update(SESSIONS)
-    .where(SESSIONS.c.id == sql.bindparam("of"))
-    .values(state=sql.bindparam("to"), ended=sql.bindparam("when"))
 )
 _NEW_EVENT = sql.insert(EVENTS)
 _USED = sql.select(SESSIONS.c.assistant, EVENTS.c.read_tokens, EVENTS.c.written_tokens).join(SESSIONS)

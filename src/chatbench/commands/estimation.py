@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chatbench.commands import options
-from chatbench.commands.options import Conversations, Data, MaxTokens, MaxUserTurns, Model, Results, Seed, names, show
+from chatbench.commands.options import Model, names, show, takes
+
+if TYPE_CHECKING:
+    from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation.budget import Spending
+    from chatbench.simulation.simulate import ChatSettings
 
 commands = typer.Typer()
 
 
 @commands.command()
+@takes(options.chats, options.endpoint, options.spending, options.folders)
 def estimate(
+    settings: ChatSettings,
+    endpoint: EndpointOptions,
+    spending: Spending,
+    workspace: Workspace,
     context: typer.Context,
     model: Model,
     assistant: Annotated[str, typer.Option(metavar="NEW=SPEC", help="The new assistant, specified as in simulate.")],
@@ -24,32 +35,8 @@ def estimate(
     questions: Annotated[
         Path | None, typer.Option(help="Questions to use instead of the study's: JSON Lines, one per line.")
     ] = None,
-    conversations: Conversations = 10,
-    max_user_turns: MaxUserTurns = 10,
-    max_tokens: MaxTokens = 1000,
-    assistant_max_tokens: options.AssistantMaxTokens = None,
-    simulator_temperature: options.SimulatorTemperature = 1.0,
-    assistant_temperature: options.AssistantTemperature = 0.7,
-    end_on: options.EndOn = None,
-    expected_answers: options.ExpectedAnswers = False,
-    answer_model: options.AnswerModel = False,
-    reasoning_effort: options.ReasoningEffort = "",
-    dtype: options.Dtype = "auto",
-    judge: options.Judge = "",
-    rubric: options.Rubric = None,
     skip_bad_records: options.SkipBad = False,
     maps: options.Maps = None,
-    concurrency: options.Concurrency = 32,
-    timeout: options.Timeout = 120.0,
-    patience: options.Patience = 300.0,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    simulator_price: options.Dollars = None,
-    assistant_price: options.Dollars = None,
-    cache_gib: options.CacheGib = None,
-    seed: Seed = 0,
-    data: Data = Path("data"),
-    results: Results = Path("results"),
     dry_run: options.DryRun = False,
 ) -> None:
     """Estimate people's accuracy with a new assistant.
@@ -60,32 +47,18 @@ def estimate(
 
     Example: chatbench estimate tiny --assistant new=scripted:0.5 --people new_chats.jsonl
     """
-    from chatbench.data.workspace import Workspace
-    from chatbench.endpoints.address import EndpointOptions
     from chatbench.estimation import estimate as step
     from chatbench.report.estimate_table import estimate_grids, estimate_notes
     from chatbench.report.grids import print_grids
     from chatbench.scoring.score_files import plain
-    from chatbench.simulation.budget import Spending, read_prices
-    from chatbench.simulation.simulate import ChatSettings
 
     if people is None:
         options.refuse_given(context, "without --people, whose file it is about", "skip_bad_records", "maps")
-    options.refuse_without_endpoint(context, "tuned", assistant, judge)
-    settings = ChatSettings(
-        conversations, seed, max_user_turns, max_tokens=max_tokens, simulator_temperature=simulator_temperature,
-        assistant_temperature=assistant_temperature, end_on=tuple(end_on or ()), expected_answers=expected_answers,
-        answer_model=answer_model, reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype,
-        judge=judge, rubric=rubric, assistant_max_tokens=assistant_max_tokens,
-    )  # fmt: skip
     given: dict[str, Any] = {
-        "assistant": assistant, "workspace": Workspace(data, results), "questions": questions, "people": people,
-        "settings": settings, "skip_bad_records": skip_bad_records, "maps": maps or (), "say": show,
-        "spending": Spending(
-            read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd
-        ),
+        "assistant": assistant, "workspace": workspace, "questions": questions, "people": people,
+        "settings": settings, "skip_bad_records": skip_bad_records, "maps": maps or (), "spending": spending,
+        "say": show,
     }  # fmt: skip
-    endpoint = EndpointOptions(concurrency, timeout, patience_seconds=patience)
     if dry_run:
         step.dry_run(model, **given)
         return
@@ -132,7 +105,6 @@ def plan_study(
     from chatbench.core.errors import ChatbenchError
     from chatbench.data.open_study import open_study
     from chatbench.estimation.study_plan import Design, divide, plan_rows, read_components, read_numbers
-    from chatbench.report.estimate_table import division_line
     from chatbench.report.grids import Grid, print_grids
 
     if study is None:
@@ -158,9 +130,12 @@ def plan_study(
         f"variance of answers: by question {found.question:.4f}, by person {found.person:.4f}, rest {found.rest:.4f}",
         f"{count} questions, each person answers a random subset; power {power:g}; PPI correlation {correlation:g}",
     ]
-    if people is not None:
-        notes += [
-            f"{one.answers_per_person} answers per person: {division_line(*divide(one, people, trained_on))}"
-            for one in designs
-        ]
+    for design in designs:
+        if people is not None:
+            best, rest = divide(design, people, trained_on)
+            notes.append(
+                f"{design.answers_per_person} answers per person: of {rest.correction} people, {best.training} for "
+                f"fine-tuning and {best.correction} for correction: ±{100 * best.half_width:.1f} points; "
+                f"all for correction: ±{100 * rest.half_width:.1f}"
+            )
     print_grids([Grid(title, header, rows)], notes)

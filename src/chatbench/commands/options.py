@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from chatbench.core.errors import BudgetSpentError, ChatbenchError
 from chatbench.core.texts import printable
 
+if TYPE_CHECKING:
+    from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation.budget import Spending
+    from chatbench.simulation.simulate import ChatSettings
+
+T = TypeVar("T")
 Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="Recipe (see chatbench recipes), Hub id, model folder or GGUF file."),
@@ -95,6 +105,96 @@ Maps = Annotated[
 Pilots = Annotated[bool, typer.Option("--include-pilots", help="Also read the pilots in a ChatBench folder.")]
 
 
+def takes(*groups: Callable[..., object]) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Adds the options of `groups` to a command, which is called with what each group makes of them, then its own."""
+
+    def adding(command: Callable[..., T]) -> Callable[..., T]:
+        own, shared = _parameters(command, len(groups)), [_parameters(group) for group in groups]
+
+        @wraps(command)
+        def taking(**given: Any) -> T:
+            made = [
+                group(**{name: given[name] for name in options}) for group, options in zip(groups, shared, strict=True)
+            ]
+            return command(*made, **{name: given[name] for name in own})
+
+        every = {name: one for options in (own, *shared) for name, one in options.items()}
+        needed_first = sorted(every.values(), key=lambda one: one.default is not one.empty)
+        taking.__signature__ = Signature(needed_first)  # type: ignore[attr-defined]  # what typer reads
+        taking.__annotations__ = {name: one.annotation for name, one in every.items()}
+        return taking
+
+    return adding
+
+
+def _parameters(function: Callable[..., object], first: int = 0) -> dict[str, Parameter]:
+    """Its parameters from the `first` on, annotations evaluated; those before it may have types that are not loaded."""
+    found = list(signature(function).parameters.values())[first:]
+    names = getattr(function, "__globals__", {})
+    return {
+        one.name: one.replace(annotation=eval(one.annotation, names)) if isinstance(one.annotation, str) else one
+        for one in found
+    }
+
+
+def folders(data: Data = Path("data"), results: Results = Path("results")) -> Workspace:
+    """Where a command reads and writes."""
+    from chatbench.data.workspace import Workspace
+
+    return Workspace(data, results)
+
+
+def chats(
+    conversations: Conversations = 10,
+    max_user_turns: MaxUserTurns = 10,
+    max_tokens: MaxTokens = 1000,
+    assistant_max_tokens: AssistantMaxTokens = None,
+    simulator_temperature: SimulatorTemperature = 1.0,
+    assistant_temperature: AssistantTemperature = 0.7,
+    end_on: EndOn = None,
+    expected_answers: ExpectedAnswers = False,
+    answer_model: AnswerModel = False,
+    reasoning_effort: ReasoningEffort = "",
+    cache_gib: CacheGib = None,
+    dtype: Dtype = "auto",
+    judge: Judge = "",
+    rubric: Rubric = None,
+    seed: Seed = 0,
+) -> ChatSettings:
+    """What shapes simulated chats."""
+    from chatbench.simulation.simulate import ChatSettings
+
+    return ChatSettings(
+        conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
+        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
+        end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
+        reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
+        rubric=rubric, assistant_max_tokens=assistant_max_tokens,
+    )  # fmt: skip
+
+
+def endpoint(
+    context: typer.Context, concurrency: Concurrency = 32, timeout: Timeout = 120.0, patience: Patience = 300.0
+) -> EndpointOptions:
+    """How endpoints are asked; refused if no participant is one."""
+    from chatbench.endpoints.address import EndpointOptions
+
+    refuse_without_endpoint(context)
+    return EndpointOptions(concurrency, timeout, patience_seconds=patience)
+
+
+def spending(
+    budget_tokens: BudgetTokens = None,
+    budget_usd: BudgetUsd = None,
+    simulator_price: Dollars = None,
+    assistant_price: Dollars = None,
+) -> Spending:
+    """What simulated chats may cost."""
+    from chatbench.simulation.budget import Spending, read_prices
+
+    return Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
+
+
 def refuse_given(context: typer.Context, reason: str, *parameters: str) -> None:
     """Refuses options that would do nothing, if the command line has them; `reason` follows their name.
 
@@ -108,14 +208,15 @@ def refuse_given(context: typer.Context, reason: str, *parameters: str) -> None:
             raise ChatbenchError(f"{option} {reason}", fix=f"omit {option}")
 
 
-def refuse_without_endpoint(context: typer.Context, *specs: str | None) -> None:
-    """Refuses options for endpoints if none of the participants' specs names one.
+def refuse_without_endpoint(context: typer.Context) -> None:
+    """Refuses options for endpoints if none of the command's participants is one.
 
     Raises:
         ChatbenchError: such an option was given.
     """
-    kinds = {part for spec in specs if spec for part in re.split("[=:]", spec)}
-    if not kinds & {"openai", "completions"}:
+    given = (context.params.get(name) or () for name in ("simulator", "assistant", "judge", "extractor"))
+    specs = [spec for each in given for spec in ((each,) if isinstance(each, str) else each)]
+    if not {"openai", "completions"} & {part for spec in specs for part in re.split("[=:]", spec)}:
         for_endpoints = ("reasoning_effort", "concurrency", "timeout", "patience")
         refuse_given(context, "without an endpoint among the participants: it would do nothing", *for_endpoints)
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from inspect import Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from chatbench.commands import options
-from chatbench.commands.options import names, refuse_given, show
+from chatbench.commands.options import names, refuse_given, show, takes
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.texts import printable
 
 if TYPE_CHECKING:
     from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation.budget import Spending
+    from chatbench.simulation.simulate import ChatSettings
     from chatbench.workflow.units import RunSettings
 
 commands = typer.Typer()
-
 
 Models = Annotated[
     list[str],
@@ -63,7 +61,12 @@ class Asked:
             )
 
 
+@takes(options.chats, options.endpoint, options.spending, options.folders)
 def asked_run(
+    chats: ChatSettings,
+    endpoint: EndpointOptions,
+    spending: Spending,
+    workspace: Workspace,
     context: typer.Context,
     models: Models,
     study: Annotated[
@@ -75,91 +78,36 @@ def asked_run(
     train_share: Annotated[float, typer.Option(help="Share of questions for training, in 0..1.")] = 0.6,
     assistant: Annotated[list[str] | None, typer.Option(help="As in simulate; default: those of the study.")] = None,
     simulator: options.Simulator = "tuned",
-    conversations: options.Conversations = 10,
     base_conversations: Annotated[
         int, typer.Option(help="Like --conversations, for the base model; 0 omits it.", min=0, max=options.MOST_CHATS)
     ] = 3,
-    max_user_turns: options.MaxUserTurns = 10,
-    max_tokens: options.MaxTokens = 1000,
-    assistant_max_tokens: options.AssistantMaxTokens = None,
-    simulator_temperature: options.SimulatorTemperature = 1.0,
-    assistant_temperature: options.AssistantTemperature = 0.7,
-    end_on: options.EndOn = None,
-    expected_answers: options.ExpectedAnswers = False,
-    answer_model: options.AnswerModel = False,
-    concurrency: options.Concurrency = 32,
-    timeout: options.Timeout = 120.0,
-    patience: options.Patience = 300.0,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    simulator_price: options.Dollars = None,
-    assistant_price: options.Dollars = None,
-    reasoning_effort: options.ReasoningEffort = "",
-    cache_gib: options.CacheGib = None,
-    dtype: options.Dtype = "auto",
-    judge: options.Judge = "",
-    rubric: options.Rubric = None,
     config: options.Config = None,
-    seed: options.Seed = 0,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
     skip_bad_records: options.SkipBad = False,
     include_pilots: options.Pilots = False,
     maps: options.Maps = None,
     gpus: Gpus = None,
 ) -> Asked:
-    """Reads the options that `run`, `plan` and `run-unit` share."""
+    """What the options say that `run`, `plan` and `run-unit` share."""
     if study is None:
         reason = "without --study: the splits in --data are used as they are"
         refuse_given(context, reason, "splits", "train_share", "maps", "skip_bad_records", "include_pilots")
-    from chatbench.data.workspace import Workspace
-    from chatbench.endpoints.address import EndpointOptions
-    from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.participants import read_simulator_spec
-    from chatbench.simulation.simulate import ChatSettings
     from chatbench.workflow.units import RunSettings
 
     spec = read_simulator_spec(simulator)
     if spec.kind != "tuned":
         refuse_given(context, f"with --simulator {spec.style}:{spec.kind}, which is not fine-tuned", "config")
-    options.refuse_without_endpoint(context, simulator, *(assistant or ()), judge)
-    chats = ChatSettings(
-        conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
-        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
-        reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
-        rubric=rubric, assistant_max_tokens=assistant_max_tokens,
-    )  # fmt: skip
     settings = RunSettings(
-        splits=splits, only=tuple(split or ()), train_share=train_share, seed=seed, skip_bad_records=skip_bad_records,
-        include_pilots=include_pilots, maps=tuple(maps or ()), assistants=tuple(assistant or ()), chats=chats,
-        base_conversations=base_conversations, simulator=spec, config=config,
-        gpus=gpus or 0.0,
-        options=EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience),
+        splits=splits, only=tuple(split or ()), train_share=train_share, seed=chats.seed, config=config,
+        skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=tuple(maps or ()),
+        assistants=tuple(assistant or ()), chats=chats, base_conversations=base_conversations, simulator=spec,
+        gpus=gpus or 0.0, options=endpoint,
     )  # fmt: skip
-    spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
-    return Asked(context, models, study, Workspace(data, results), settings, names(steps), spending, gpus)
-
-
-def _takes_run(command: Callable[..., None]) -> Callable[..., None]:
-    """`command(asked, ...)` with the options of `asked_run` added to its own, so that three commands share them."""
-    shared = signature(asked_run, eval_str=True).parameters
-    own = list(signature(command, eval_str=True).parameters.values())[1:]
-
-    @wraps(command)
-    def taking(**given: Any) -> None:
-        command(asked_run(**{name: given.pop(name) for name in shared}), **given)
-
-    needed = [each for each in own if each.default is each.empty]
-    optional = [each for each in own if each not in needed]
-    every = [*needed, *shared.values(), *optional]
-    taking.__signature__ = Signature(every)  # type: ignore[attr-defined]  # what typer reads
-    taking.__annotations__ = {each.name: each.annotation for each in every}
-    return taking
+    return Asked(context, models, study, workspace, settings, names(steps), spending, gpus)
 
 
 @commands.command()
-@_takes_run
+@takes(asked_run)
 def run(
     asked: Asked,
     on: Annotated[str, typer.Option(metavar="ray[:ADDRESS]", help="Run units on Ray; see docs/cluster.md.")] = "",
@@ -207,7 +155,7 @@ def run(
 
 
 @commands.command()
-@_takes_run
+@takes(asked_run)
 def plan(
     asked: Asked,
     as_json: Annotated[bool, typer.Option("--json", help="Print every unit as JSON.")] = False,
@@ -247,7 +195,7 @@ def plan(
 
 
 @commands.command("run-unit")
-@_takes_run
+@takes(asked_run)
 def run_unit(
     asked: Asked, unit: Annotated[str, typer.Argument(metavar="ID", help="Unit id, as chatbench plan lists it.")]
 ) -> None:

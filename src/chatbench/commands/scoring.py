@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from chatbench.commands import options
-from chatbench.commands.options import show
+from chatbench.commands.options import show, takes
+
+if TYPE_CHECKING:
+    from chatbench.data.workspace import Workspace
 
 commands = typer.Typer()
 
 
 @commands.command("eval-ppl")
-def eval_ppl(
-    model: options.Model,
-    split: options.OneOrAll = None,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
-) -> None:
+@takes(options.folders)
+def eval_ppl(workspace: Workspace, model: options.Model, split: options.OneOrAll = None) -> None:
     """Measure perplexity on held-out human turns.
 
     For the fine-tuned model and for its base.
 
     Example: chatbench eval-ppl tiny --split split_0
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.scoring.eval_ppl import eval_ppl as step
 
-    step(model, workspace=Workspace(data, results), split=split)
+    step(model, workspace=workspace, split=split)
 
 
 @commands.command("eval-chatbench")
+@takes(options.folders)
 def eval_chatbench(
+    workspace: Workspace,
     model: options.Model,
     split: options.OneOrAll = None,
     bootstrap: options.Bootstrap = 1000,
@@ -42,8 +42,6 @@ def eval_chatbench(
     tokenizer: Annotated[
         Literal["published", "unicode"], typer.Option(help="Tokenizer for BLEU and ROUGE; unicode handles all scripts.")
     ] = "published",
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
 ) -> None:
     """Score a simulator: BLEU, ROUGE, agreement with people.
 
@@ -52,14 +50,12 @@ def eval_chatbench(
 
     Example: chatbench eval-chatbench tiny
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.metrics.resampling import Resampling
     from chatbench.report.tables import print_tables, write_markdown
     from chatbench.scoring.eval_chatbench import Verified
     from chatbench.scoring.eval_chatbench import eval_chatbench as step
 
-    workspace, verified = Workspace(data, results), Verified()
-    resampling = Resampling(bootstrap, confidence, seed)
+    verified, resampling = Verified(), Resampling(bootstrap, confidence, seed)
     splits = [split] if split else None
     table = step(
         model, workspace=workspace, splits=splits, resampling=resampling, verified=verified, tokenizer=tokenizer
@@ -111,7 +107,9 @@ def compare(
 
 
 @commands.command()
+@takes(options.folders)
 def realism(
+    workspace: Workspace,
     model: options.Model,
     split: options.OneOrAll = None,
     base_model: Annotated[bool, typer.Option("--base", help="Use the base model's chats instead.")] = False,
@@ -119,8 +117,6 @@ def realism(
         bool, typer.Option("--termination", help="Also test where the model would end people's chats.")
     ] = False,
     seed: options.Seed = 0,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
 ) -> None:
     """Compare simulated chats with people's chats.
 
@@ -128,30 +124,27 @@ def realism(
 
     Example: chatbench realism tiny --termination
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.realism.realism import RealismSettings, realism_footnotes, realism_grids
     from chatbench.realism.realism import realism as step
     from chatbench.report.grids import print_grids
 
     settings = RealismSettings(base_model=base_model, termination=termination, seed=seed)
-    found = step(
-        model, workspace=Workspace(data, results), splits=[split] if split else None, settings=settings, say=show
-    )
+    found = step(model, workspace=workspace, splits=[split] if split else None, settings=settings, say=show)
     print_grids(realism_grids(found), realism_footnotes(found))
 
 
 @commands.command()
-def sanity(model: options.Model, data: options.Data = Path("data"), results: options.Results = Path("results")) -> None:
+@takes(options.folders)
+def sanity(workspace: Workspace, model: options.Model) -> None:
     """Check a fine-tuned model on one screen.
 
     Exit code 1 if there is a warning.
 
     Example: chatbench sanity tiny
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.workflow.demo import print_sanity
     from chatbench.workflow.demo import sanity as step
 
-    report = step(model, workspace=Workspace(data, results))
+    report = step(model, workspace=workspace)
     print_sanity(report)
     raise typer.Exit(report.exit_code)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from chatbench.commands import options
-from chatbench.commands.options import names, show
+from chatbench.commands.options import names, show, takes
+
+if TYPE_CHECKING:
+    from chatbench.data.workspace import Workspace
+    from chatbench.endpoints.address import EndpointOptions
+    from chatbench.simulation.budget import Spending
+    from chatbench.simulation.simulate import ChatSettings
 
 commands = typer.Typer()
 
@@ -30,8 +36,12 @@ def _list_simulators(asked: bool) -> None:
 
 
 @commands.command()
+@takes(options.chats, options.endpoint, options.spending, options.folders)
 def simulate(
-    context: typer.Context,
+    settings: ChatSettings,
+    endpoint: EndpointOptions,
+    spending: Spending,
+    workspace: Workspace,
     model: Named,
     assistant: Annotated[
         list[str],
@@ -39,31 +49,7 @@ def simulate(
     ],
     simulator: options.Simulator = "tuned",
     split: options.OneOrAll = None,
-    conversations: options.Conversations = 10,
     base_model: Annotated[bool, typer.Option("--base", help="Simulate with the base model instead.")] = False,
-    max_user_turns: options.MaxUserTurns = 10,
-    max_tokens: options.MaxTokens = 1000,
-    assistant_max_tokens: options.AssistantMaxTokens = None,
-    simulator_temperature: options.SimulatorTemperature = 1.0,
-    assistant_temperature: options.AssistantTemperature = 0.7,
-    end_on: options.EndOn = None,
-    expected_answers: options.ExpectedAnswers = False,
-    answer_model: options.AnswerModel = False,
-    reasoning_effort: options.ReasoningEffort = "",
-    concurrency: options.Concurrency = 32,
-    timeout: options.Timeout = 120.0,
-    patience: options.Patience = 300.0,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    simulator_price: options.Dollars = None,
-    assistant_price: options.Dollars = None,
-    cache_gib: options.CacheGib = None,
-    dtype: options.Dtype = "auto",
-    judge: options.Judge = "",
-    rubric: options.Rubric = None,
-    seed: options.Seed = 0,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard conversations of other settings.")] = False,
     dry_run: options.DryRun = False,
     list_simulators: Annotated[  # noqa: ARG001  # its callback prints, and ends the command
@@ -79,25 +65,10 @@ def simulate(
 
     Example: chatbench simulate tiny --assistant scripted:all --conversations 10
     """
-    from chatbench.data.workspace import Workspace
-    from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import simulate as step
-    from chatbench.simulation.budget import Spending, read_prices
     from chatbench.simulation.participants import read_simulator_spec
-    from chatbench.simulation.simulate import ChatSettings
 
-    options.refuse_without_endpoint(context, simulator, *assistant, judge)
-    settings = ChatSettings(
-        conversations=conversations, seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens,
-        simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        end_on=tuple(end_on or ()), expected_answers=expected_answers, answer_model=answer_model,
-        reasoning_effort=reasoning_effort, cache_gib=cache_gib, dtype=dtype, judge=judge,
-        rubric=rubric, assistant_max_tokens=assistant_max_tokens,
-    )  # fmt: skip
-    endpoint = EndpointOptions(concurrency=concurrency, timeout_seconds=timeout, patience_seconds=patience)
-    spending = Spending(read_prices(simulator_price, assistant_price), max_tokens=budget_tokens, max_usd=budget_usd)
-    spec = read_simulator_spec(simulator)
-    asked = step.Simulations(model, assistant, Workspace(data, results), settings, split, spec, base_model)
+    asked = step.Simulations(model, assistant, workspace, settings, split, read_simulator_spec(simulator), base_model)
     if dry_run:
         step.dry_run(asked, spending, show, overwrite=overwrite)
     else:
@@ -107,8 +78,10 @@ def simulate(
 
 
 @commands.command("ai-alone")
+@takes(options.endpoint, options.folders)
 def ai_alone(
-    context: typer.Context,
+    endpoint: EndpointOptions,
+    workspace: Workspace,
     study: Annotated[Path, typer.Option(help="Study whose questions are asked.")],
     assistant: Annotated[str, typer.Option(help="[NAME=]KIND:ARG of one assistant, as in simulate.")],
     method: Annotated[
@@ -124,16 +97,11 @@ def ai_alone(
         int | None, typer.Option(help="Maximum tokens per reply, with reasoning; default: 10, or 1000 for free-text.")
     ] = None,
     reasoning_effort: options.ReasoningEffort = "",
-    concurrency: options.Concurrency = 32,
-    timeout: options.Timeout = 120.0,
-    patience: options.Patience = 300.0,
     budget_tokens: options.BudgetTokens = None,
     budget_usd: options.BudgetUsd = None,
     assistant_price: options.Dollars = None,
     extractor_price: options.Dollars = None,
     seed: options.Seed = 0,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Discard replies of other settings.")] = False,
     skip_bad_records: options.SkipBad = False,
     include_pilots: options.Pilots = False,
@@ -147,25 +115,20 @@ def ai_alone(
     """
     from chatbench.core.errors import ChatbenchError
     from chatbench.data.open_study import open_study
-    from chatbench.data.workspace import Workspace
-    from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation import ai_alone as step
     from chatbench.simulation.budget import Prices, Spending, read_price
 
-    options.refuse_without_endpoint(context, assistant, extractor)
     if extractor_price and not extractor:
         raise ChatbenchError("--extractor-price without an extractor", fix="omit it")
     options_and_prices = ("--assistant-price", assistant_price), ("--extractor-price", extractor_price)
     one, other = (read_price(option, price) if price else None for option, price in options_and_prices)
     opened = open_study(study, skip_bad_records=skip_bad_records, include_pilots=include_pilots, maps=maps or ())
-    workspace = Workspace(data, results)
     spending = Spending(Prices(other, one), max_tokens=budget_tokens, max_usd=budget_usd)
     result = step.ai_alone(
         assistant, step.AiAloneSettings(method, samples, temperature, seed, max_tokens, reasoning_effort), study=opened,
         questions=step.questions_of(opened, ids=names(questions), split=split, workspace=workspace),
-        workspace=workspace,
-        extractor=extractor, mmlu=mmlu, options=EndpointOptions(concurrency, timeout, patience_seconds=patience),
-        spending=spending, overwrite=overwrite, say=show,
+        workspace=workspace, extractor=extractor, mmlu=mmlu, options=endpoint, spending=spending, overwrite=overwrite,
+        say=show,
     )  # fmt: skip
     show("\n".join(result.lines()))
     if spending.left:
@@ -173,7 +136,9 @@ def ai_alone(
 
 
 @commands.command()
+@takes(options.folders)
 def chat(
+    workspace: Workspace,
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="MODEL as passed to finetune.")],
     question: Annotated[str, typer.Option(metavar="ID", help="Id of a question in the prepared study.")],
@@ -193,8 +158,6 @@ def chat(
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
     seed: options.Seed = 0,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
 ) -> None:
     """Take part in one chat in the terminal, or watch it.
 
@@ -202,7 +165,6 @@ def chat(
 
     Example: chatbench chat tiny --question sample_counting-redux-0 --assistant scripted:strong
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.endpoints.address import EndpointOptions
     from chatbench.simulation.participants import read_simulator_spec
     from chatbench.simulation.simulate import ChatSettings
@@ -210,27 +172,27 @@ def chat(
 
     if assistant is None:
         options.refuse_given(context, "without --assistant: you play the assistant", "assistant_temperature")
-    options.refuse_without_endpoint(context, simulator, assistant)
+    options.refuse_without_endpoint(context)
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
         reasoning_effort=reasoning_effort,
     )  # fmt: skip
     step(
-        model, question, workspace=Workspace(data, results), assistant=assistant,
-        simulator=read_simulator_spec(simulator), settings=settings, base_model=base_model, split=split, save=save,
+        model, question, workspace=workspace, assistant=assistant, simulator=read_simulator_spec(simulator),
+        settings=settings, base_model=base_model, split=split, save=save,
         options=EndpointOptions(timeout_seconds=timeout, patience_seconds=patience),
     )  # fmt: skip
 
 
 @commands.command()
+@takes(options.folders)
 def export(
+    workspace: Workspace,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name under which the chats are stored.")],
     to: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
     split: options.OneOrAll = None,
     turns: Annotated[bool, typer.Option("--turns", help="Write a row per turn, not per conversation.")] = False,
-    data: options.Data = Path("data"),
-    results: options.Results = Path("results"),
 ) -> None:
     """Export simulated chats to CSV or Parquet.
 
@@ -238,12 +200,9 @@ def export(
 
     Example: chatbench export tiny --to chats.parquet
     """
-    from chatbench.data.workspace import Workspace
     from chatbench.simulation.split_chats import export_chats
 
-    rows = export_chats(
-        model, workspace=Workspace(data, results), to=to, splits=[split] if split else None, turns=turns
-    )
+    rows = export_chats(model, workspace=workspace, to=to, splits=[split] if split else None, turns=turns)
     show(f"{rows:,} rows -> {to}")
     if to.suffix == ".csv":
         show(

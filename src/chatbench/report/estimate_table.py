@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from chatbench.core.files import read_json
-from chatbench.estimation.study_plan import Division
 from chatbench.report.grids import EMPTY, Grid, grids_of
 
 Entry = Mapping[str, Any]
@@ -138,11 +137,3 @@ def estimate_notes(one: Entry) -> list[str]:
         *one["notes"],
         f"signature {one['signature']['id']}",
     ]
-
-
-def division_line(best: Division, rest: Division) -> str:
-    """Describe the best division of people between training and correction."""
-    return (
-        f"of {rest.correction} people, {best.training} for fine-tuning and {best.correction} for correction: "
-        f"±{100 * best.half_width:.1f} points; all for correction: ±{100 * rest.half_width:.1f}"
-    )

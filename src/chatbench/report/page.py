@@ -47,22 +47,18 @@ def style() -> str:
     return "\n".join(asset(name) for name in STYLES)
 
 
-Plain = object
-"""JSON-compatible value: text, finite number, boolean, None, list, or mapping with text keys."""
-
-
 @dataclass(frozen=True, slots=True)
 class PageContent:
     """Content of one page.
 
     `first` is read as the page opens, so it is kept small: runs, scores, questions, figures. Each of `later` (the
     chats) is read when a view first requests it (`part(NAME)` in `assets/parts.js`). Names consist of letters, digits
-    and hyphens, because each becomes an element's id and, in a folder, a file.
+    and hyphens, because each becomes an element's id and, in a folder, a file. Values are JSON-compatible.
     """
 
     title: str
-    first: Mapping[str, Plain]
-    later: Mapping[str, Plain] = field(default_factory=dict)
+    first: Mapping[str, object]
+    later: Mapping[str, object] = field(default_factory=dict)
 
 
 def packed(value: object) -> str:
@@ -134,14 +130,20 @@ def _checked(name: str) -> str:
     return name
 
 
-def _html(content: PageContent, parts: Mapping[str, str], *, beside: tuple[str, ...], live: bool) -> str:
+def from_template(name: str, **values: object) -> str:
+    """Fill in a template; values are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # late: slow to import
 
-    scripts = [*map(asset, VENDOR_SCRIPTS), own_script()]
     environment = Environment(
         loader=PackageLoader("chatbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(name).render(values)
+
+
+def _html(content: PageContent, parts: Mapping[str, str], *, beside: tuple[str, ...], live: bool) -> str:
+    scripts = [*map(asset, VENDOR_SCRIPTS), own_script()]
+    return from_template(
+        "page.html.j2",
         # An HTML file cannot hold NUL and lone surrogates.
         title=content.title.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8"),
         policy=policy(scripts, from_folder=bool(beside), live=live),

@@ -26,6 +26,7 @@ from chatbench.protocol.prompts import ANSWER_PREFIX
 from chatbench.report.page import packed
 from chatbench.report.page_data import question_values
 from chatbench.scoring.eval_ppl import (
+    ScoredTurn,
     holds_scored_turns,
     read_scored_turns,
     scored_turns_path,
@@ -174,15 +175,6 @@ def _index(
 
 
 CHATS_PER_PART = 400
-HUNDREDTHS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCosts:
-    """One scored message or answer: the texts of its tokens and their losses in nats."""
-
-    texts: Sequence[str]
-    nats: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +186,7 @@ class Shades:
 
     model: str
     split: str
-    rows: Mapping[int, Mapping[int, TokenCosts]]
+    rows: Mapping[int, Mapping[int, ScoredTurn]]
 
 
 def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict[str, str]]:
@@ -215,20 +207,22 @@ def shade_parts(shades: Iterable[Shades]) -> tuple[list[dict[str, object]], dict
     return known, parts
 
 
-def _costs(costs: TokenCosts | None) -> list[list[int]] | None:
-    if costs is None:  # not scored, for example because it was longer than the model's context
+def _costs(scored: ScoredTurn | None) -> list[list[int]] | None:
+    if scored is None:  # for example because it was longer than the model's context
         return None
-    lengths = [len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in costs.texts]
-    return [lengths, [round(HUNDREDTHS * nats) for nats in costs.nats]]
+    lengths = [len(text.encode("utf-16-le", "surrogatepass")) // 2 for text in scored.texts]
+    return [lengths, [round(100 * nats) for nats in scored.nats]]
 
 
-def belongs_to(costs: TokenCosts, chat: PageChat, turn: int) -> bool:
-    """Whether these are the tokens of that message of the chat: joined, they must start with what the person wrote.
+def belongs_to(scored: ScoredTurn, chat: PageChat) -> bool:
+    """Whether this is a turn of the chat: its tokens, joined, must start with what the person wrote there.
 
     The turn after the last message is the answer, which is not a message: it matches any text.
     """
     messages = [each.text.strip() for each in chat.turns if each.role == "user"]
-    return turn == len(messages) or (turn < len(messages) and "".join(costs.texts).startswith(messages[turn]))
+    if scored.turn < len(messages):
+        return "".join(scored.texts).startswith(messages[scored.turn])
+    return scored.turn == len(messages)
 
 
 DIGITS = 4
@@ -323,8 +317,9 @@ def _peoples_chats(study: Study, held_out: Mapping[str, Sequence[str]]) -> dict[
 
 
 def _score(study: Study | None, question_id: str, answer: str | None) -> float | None:
-    known = study is not None and answer is not None and question_id in study.questions
-    return study.score(question_id, answer) if study and known else None
+    if study is None or answer is None or question_id not in study.questions:
+        return None
+    return study.score(question_id, answer)
 
 
 def _simulated(run: RunChats, chat: SimulatedConversation, study: Study | None) -> PageChat:
@@ -369,9 +364,9 @@ def _shades(
             path = scored_turns_path(workspace.perplexity(model, stored.split))
             if not holds_scored_turns(path, origin):
                 continue
-            costs: dict[int, dict[int, TokenCosts]] = {}
+            costs: dict[int, dict[int, ScoredTurn]] = {}
             for turn in read_scored_turns(path, origin, f"chatbench eval-ppl {model} --split {stored.split}"):
-                row, of_turn = row_of.get(turn.conversation_id), TokenCosts(turn.texts, turn.nats)
-                if row is not None and belongs_to(of_turn, rows[row], turn.turn):
-                    costs.setdefault(row, {})[turn.turn] = of_turn
+                row = row_of.get(turn.conversation_id)
+                if row is not None and belongs_to(turn, rows[row]):
+                    costs.setdefault(row, {})[turn.turn] = turn
             yield Shades(model, stored.split, costs)

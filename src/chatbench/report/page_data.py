@@ -138,8 +138,11 @@ def accuracy_values(runs: Mapping[str, QuestionScores], place: Mapping[str, int]
             own = predictor in SIMULATORS
             if own or (number == 0 and (predictor in SHARED or predictor.kind == "AI alone")):
                 groups.append(_columns(predictor, key if own else "", "", pooled, place))
-    for scores in list(runs.values())[:1]:
-        groups += [_columns(PEOPLE, "", condition, each, place) for condition, each in _conditions(scores).items()]
+    answers = next((scores.answers for scores in runs.values()), ())
+    conditions = sorted({answer.condition for answer in answers})
+    for condition in conditions if len(conditions) > 1 else ():
+        people = _people(answer for answer in answers if answer.condition == condition)
+        groups.append(_columns(PEOPLE, "", condition, people, place))
     return groups
 
 
@@ -179,14 +182,6 @@ def pooled_accuracies(scores: QuestionScores) -> dict[Predictor, dict[Pair, Pred
                 of_predictor[pair] = found
     pooled.get(PEOPLE, {}).update(_people(scores.answers))
     return pooled
-
-
-def _conditions(scores: QuestionScores) -> dict[str, dict[Pair, Prediction]]:
-    """People's accuracy per condition; empty if all were in the same one."""
-    conditions = sorted({answer.condition for answer in scores.answers})
-    if len(conditions) < 2:
-        return {}
-    return {each: _people([answer for answer in scores.answers if answer.condition == each]) for each in conditions}
 
 
 def _people(answers: Iterable[Answer]) -> dict[Pair, Prediction]:

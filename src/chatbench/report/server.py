@@ -8,7 +8,6 @@ is refused.
 from __future__ import annotations
 
 import hashlib
-import html
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chatbench.core.errors import ChatbenchError
-from chatbench.report.page import PageContent, render
+from chatbench.report.page import PageContent, from_template, render
 from chatbench.report.report import Shown, gather
 
 FOLLOWED = ("scores", "ppl", "realism", "simulations", "estimates", "judge")
@@ -29,14 +28,6 @@ LEAST_SECONDS = 5.0
 """Least time between two versions offered to a reader: a log grows with every chat, and nobody reads that fast."""
 BUILD_SHARE = 0.1
 """Largest share of the time spent on building pages, so that the run being watched keeps its CPU."""
-_ERROR_PAGE = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-    'content="light dark"><link rel="icon" href="data:,"><title>chatbench: no page yet</title></head><body><main>'
-    "<h1>No page yet</h1><pre>{error}</pre><p>Trying again every five seconds.</p></main></body></html>"
-)
-"""A page that shows the error and reloads itself."""
 
 Clock = Callable[[], float]
 """Seconds."""
@@ -76,7 +67,7 @@ class LivePage:
                 try:
                     page = self._build(version)
                 except (ChatbenchError, OSError, ValueError) as error:  # files being moved, inconsistent results
-                    page = _ERROR_PAGE.format(error=html.escape(str(error)))
+                    page = from_template("error.html.j2", error=str(error))
                 ended = self._clock()
                 pause = max(LEAST_SECONDS, (ended - began) / BUILD_SHARE)
                 self._built = _Built(version, page.encode("utf-8", "replace"), ended + pause)

@@ -66,15 +66,11 @@ class Column:
     assistant: str = EVERY_ASSISTANT
 
 
-def decimals(digits: int) -> Format:
-    """Format for numbers with this many decimals."""
-    return lambda value: f"{value:.{digits}f}"
-
-
-AGREEMENT_COLUMNS = (Column("correlation", "pearson", decimals(3)), Column("mean absolute error", "mae", decimals(3)))
+WHOLE_NUMBER, HUNDREDTHS, THOUSANDTHS = "{:.0f}".format, "{:.2f}".format, "{:.3f}".format
+AGREEMENT_COLUMNS = (Column("correlation", "pearson", THOUSANDTHS), Column("mean absolute error", "mae", THOUSANDTHS))
 TEXT_COLUMNS = (
     Column("perplexity", "perplexity", lambda value: f"{value:.2f}" if value < 100 else f"{value:.0f}"),
-    *(Column(TEXTS[metric], metric, decimals(3)) for metric in ("bits_per_byte", *TEXT_METRICS)),
+    *(Column(TEXTS[metric], metric, THOUSANDTHS) for metric in ("bits_per_byte", *TEXT_METRICS)),
 )
 NUMBER_COLUMNS = (
     Column("restate the problem", "restatement_share", percent),
@@ -82,15 +78,15 @@ NUMBER_COLUMNS = (
     Column("no foreign number", "no_foreign_number_share", percent),
 )
 CHAT_COLUMNS = (
-    Column("chats per split", "conversations", decimals(0)),
-    Column("user turns", "user_turns", decimals(2)),
+    Column("chats per split", "conversations", WHOLE_NUMBER),
+    Column("user turns", "user_turns", HUNDREDTHS),
     Column("answered", "answered_share", percent),
     Column("forced", "forced_share", percent),
     Column("no answer", "no_answer_share", percent),
     Column("failed", "failed_share", percent),
     Column("invalid or none", "invalid_share", percent),
 )
-LEVEL_COLUMN = Column("levels off", "level_error", decimals(2))
+LEVEL_COLUMN = Column("levels off", "level_error", HUNDREDTHS)
 """For questions with ordered options, if the study has any."""
 
 
@@ -110,9 +106,9 @@ def cell_text(estimate: Estimate | None, show: Format) -> str:
     return f"{text} ({estimate.n} splits)" if estimate.undefined else text
 
 
-def interval_text(bound: Bound | None, digits: int = 3) -> str:
+def interval_text(bound: Bound | None) -> str:
     """Format a confidence interval: `0.412 to 0.655`."""
-    return f"{bound.low:.{digits}f} to {bound.high:.{digits}f}" if isinstance(bound, Interval) else EMPTY
+    return f"{bound.low:.3f} to {bound.high:.3f}" if isinstance(bound, Interval) else EMPTY
 
 
 def with_interval(value: Value, bound: Bound | None) -> str:
@@ -243,14 +239,14 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
         names = sorted({row[0] for table in estimates for row in table if row[2] == metric})
         single = [name for name in names if name not in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT)]
         combined = [name for name in (MEAN_OF_ASSISTANTS, EVERY_ASSISTANT) if name in names and len(single) > 1]
-        show = decimals(0 if metric == "questions" else 3)
+        show = WHOLE_NUMBER if metric == "questions" else THOUSANDTHS
         columns = [
             Column("all pairs" if name == EVERY_ASSISTANT else name, metric, show, name) for name in single + combined
         ]
         return scores(title, labels, columns)
 
     counted, held_out = scored(tables), f"{held_out_questions(tables)} held-out questions per split"
-    sacrebleu = Column("sacrebleu", "sacrebleu", decimals(1))
+    sacrebleu = Column("sacrebleu", "sacrebleu", "{:.1f}".format)
     grids = [
         by_assistant(f"Correlation with people's accuracy (Pearson, per question; {counted})", "pearson"),
         by_assistant(f"Mean absolute error of accuracy (per question; {counted})", "mae"),
@@ -264,12 +260,12 @@ def score_grids(tables: Sequence[ScoreTable]) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
-    """Scores of a simulator between floor and ceiling."""
+def bounds_grid(table: ScoreTable) -> Grid:
+    """Scores of the simulator between floor and ceiling."""
     assistant, estimates, bounds = together(table), table.estimates(), table.bounds()
     intervals = table.uncertainty.intervals.get(WHOLE, {})
-    rows = [(shown, (assistant, source, metric)) for metric, shown in AGREEMENT.items()]
-    rows += [(shown, (EVERY_ASSISTANT, source, metric)) for metric, shown in TEXTS.items()]
+    rows = [(shown, (assistant, FINE_TUNED, metric)) for metric, shown in AGREEMENT.items()]
+    rows += [(shown, (EVERY_ASSISTANT, FINE_TUNED, metric)) for metric, shown in TEXTS.items()]
     columns: list[tuple[str, Callable[[MetricKey], str]]] = [
         ("score", lambda row: number(estimates[row].mean)),
         ("interval", lambda row: interval_text(intervals.get(row))),
@@ -279,8 +275,7 @@ def bounds_grid(table: ScoreTable, source: Predictor = FINE_TUNED) -> Grid:
         ("the floor is", lambda row: floor.title if (floor := bounds[row].floor_predictor) else EMPTY),
     ]
     whose = f"{assistant}; " if assistant == MEAN_OF_ASSISTANTS else ""
-    name = table.simulator if source == FINE_TUNED else source
-    title = f"{table.model}, {name}: scores between floor and ceiling ({whose}{scored([table])})"
+    title = f"{table.model}, {table.simulator}: scores between floor and ceiling ({whose}{scored([table])})"
     return build(title, [(name, row) for name, row in rows if row in bounds], columns, lambda row, show: show(row))
 
 
@@ -422,7 +417,6 @@ def warnings(tables: Sequence[ScoreTable]) -> list[str]:
 def as_markdown(tables: Sequence[ScoreTable], *, with_published: bool = True) -> str:
     """Format all grids and footnotes as Markdown."""
     grids = [*score_grids(tables), *detail_grids(tables), *([published_grid()] if with_published else [])]
-    grids = [grid for grid in grids if grid.rows]
     notes = [f"- {markdown_text(line)}" for table in tables for line in footnotes(table)]
     if with_published:
         notes.append(f"- reference rows: {published().source}")
@@ -435,11 +429,11 @@ def write_markdown(table: ScoreTable, workspace: Workspace) -> None:
     write_text(workspace.scores(table.model, ".md"), f"{head}\n\n{as_markdown([table])}")
 
 
-def print_tables(tables: Sequence[ScoreTable], console: Console | None = None, *, with_published: bool = False) -> None:
+def print_tables(tables: Sequence[ScoreTable], console: Console | None = None) -> None:
     """Print all score grids and footnotes."""
-    grids = [*score_grids(tables), *([published_grid()] if with_published else [])]
     print_grids((), warnings(tables), console)
-    print_grids(grids, [line for table in tables for line in footnotes(table) if line != table.warning], console)
+    notes = [line for table in tables for line in footnotes(table) if line != table.warning]
+    print_grids(score_grids(tables), notes, console)
 
 
 # The main table
@@ -631,15 +625,6 @@ def comparison_notes(comparison: Comparison) -> list[str]:
 def comparison_json(comparison: Comparison) -> Row:
     """The whole comparison as JSON values with full precision."""
     values = {"first_value": "first", "second_value": "second"} | {n: n for n in ("difference", "interval", "p")}
-    figures = [
-        {
-            **{name: getattr(each, name) for name in ("first", "second", "assistant", "metric")},
-            **{written: plain(getattr(each.found, name)) for written, name in values.items()},
-            "p_holm": plain(each.holm_p),
-            "splits_left_out": each.found.undefined,
-        }
-        for each in comparison.metrics
-    ]
     return {
         "runs": [{"run": run, "signature_id": comparison.signature_ids[run]} for run in comparison.runs],
         "splits": list(comparison.splits),
@@ -650,5 +635,13 @@ def comparison_json(comparison: Comparison) -> Row:
             for pair, differences in comparison.ignored.items()
             for each in differences
         ],
-        "figures": figures,
+        "figures": [
+            {
+                **{name: getattr(each, name) for name in ("first", "second", "assistant", "metric")},
+                **{written: plain(getattr(each.found, name)) for written, name in values.items()},
+                "p_holm": plain(each.holm_p),
+                "splits_left_out": each.found.undefined,
+            }
+            for each in comparison.metrics
+        ],
     }

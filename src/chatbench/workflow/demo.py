@@ -104,7 +104,7 @@ class SanityReport:
         return 0 if all(found.state == "ok" for found in self.checks.values()) else 1
 
 
-def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0) -> SanityReport:
+def sanity(model: str, *, workspace: Workspace) -> SanityReport:
     """Check everything that exists for a model, without writing anything.
 
     Raises:
@@ -160,7 +160,7 @@ def sanity(model: str, *, workspace: Workspace, prompts: int = 5, seed: int = 0)
         "chats": over_splits(endings),
         "scores": ready(_readable(scores, "")),
     }
-    return SanityReport(checks, sampled_prompts(chats, prompts, seed))
+    return SanityReport(checks, sampled_prompts(chats))
 
 
 def _command(fix: str, model: str, workspace: Workspace, split_id: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -282,8 +283,8 @@ class RayExecutor:
             where: Mapping[str, str] = self._ray.get(self._board.where.remote(), timeout=1)
         except self._ray.exceptions.RayError:  # the board's node was lost; Ray restarts the actor
             where = {}
-        table = Table(*("unit", "state", "node"), title=f"{len(sweep.ended)} of {sweep.count} units ended")
-        ended = Counter(sweep.stages[name] for name in sweep.ended)
+        table = Table(*("unit", "state", "node"), title=f"{len(sweep.ended)} of {len(sweep.units)} units ended")
+        ended = Counter(sweep.units[name].stage for name in sweep.ended)
         rows: list[tuple[str, str, str]] = [(stage, f"{count} ended", "") for stage, count in ended.items()]
         rows += [(each.id, "running" if each.id in where else "queued", where.get(each.id, "")) for each in running]
         rows += [(name, f"failed: {why}", "") for name, why in [*sweep.ended.items()] if why][-10:]
@@ -296,18 +297,24 @@ class Sweep:
     """Scheduler of units by their dependencies; `ended` has the reason for each failure, "" for success."""
 
     def __init__(self, units: Sequence[Unit]) -> None:
-        self.count = len(units)
-        self.stages = {unit.id: unit.stage for unit in units}
+        self.units = {unit.id: unit for unit in units}
         self.ended: dict[str, str] = {}
-        self._waits = {unit.id: len({*unit.requires, *unit.after} & self.stages.keys()) for unit in units}
-        self._following: dict[str, list[Unit]] = {}
         self._ready: dict[tuple[str, ...], deque[Unit]] = {}
-        for unit in units:
-            for name in {*unit.requires, *unit.after} & self.stages.keys():
-                self._following.setdefault(name, []).append(unit)
-        for unit in units:
-            if not self._waits[unit.id]:
-                self._ready.setdefault(self._kind(unit), deque()).append(unit)
+        self._order = TopologicalSorter(
+            {unit.id: [name for name in (*unit.requires, *unit.after) if name in self.units] for unit in units}
+        )
+        self._order.prepare()
+        self._queue()
+
+    def _queue(self) -> None:
+        """Queue the units that can start; those that require a failed one fail too."""
+        while names := self._order.get_ready():
+            for unit in (self.units[name] for name in names):
+                if lost := [name for name in unit.requires if self.ended.get(name)]:
+                    self.ended[unit.id] = f"needs {lost[0]}"
+                    self._order.done(unit.id)
+                else:
+                    self._ready.setdefault(self._kind(unit), deque()).append(unit)
 
     @staticmethod
     def _kind(unit: Unit) -> tuple[str, ...]:
@@ -325,14 +332,7 @@ class Sweep:
         return unit
 
     def end(self, unit: Unit, failure: str) -> None:
-        """Record that a unit ended; units that require a failed one fail too."""
+        """Record that a unit ended."""
         self.ended[unit.id] = failure
-        for each in self._following.get(unit.id, ()):
-            self._waits[each.id] -= 1
-            if self._waits[each.id]:
-                continue
-            lost = [name for name in each.requires if self.ended.get(name)]
-            if lost:
-                self.end(each, f"needs {lost[0]}")
-            else:
-                self._ready.setdefault(self._kind(each), deque()).append(each)
+        self._order.done(unit.id)
+        self._queue()

@@ -185,7 +185,7 @@ def planned_units(
         "splits": settings.splits,
         "train_share": settings.train_share,
         "seed": settings.seed,
-        "format": settings.row_format,
+        "format": "messages",
         "skip_bad_records": settings.skip_bad_records,
         "include_pilots": settings.include_pilots,
         "maps": list(settings.maps),

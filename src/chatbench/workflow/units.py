@@ -30,7 +30,6 @@ from chatbench.core.errors import ChatbenchError, StoppedError
 from chatbench.core.progress import StopRequest
 from chatbench.core.records import Study
 from chatbench.core.settings import model_key, recipe_of
-from chatbench.data.examples import RowFormat
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions
 from chatbench.realism.realism import UnknownAssistantsError, realism
@@ -73,7 +72,6 @@ class RunSettings:
     only: tuple[str, ...] = ()
     train_share: float = 0.6
     seed: int = 0
-    row_format: RowFormat = "messages"
     skip_bad_records: bool = False
     include_pilots: bool = False
     maps: tuple[str, ...] = ()
@@ -413,32 +411,6 @@ def plan_json(units: Sequence[Unit], workspace: Workspace, settings: RunSettings
     return json.dumps(rows, indent=1)
 
 
-_HEAD = """\
-#!/bin/bash
-# {units} units as array jobs, one task for each model and split; written by chatbench plan --slurm.
-# Start it with: bash FILE. Started again, it continues: finished tasks end at once. Edit this for your site:
-#SBATCH --output=slurm-%x-%A_%a.out
-#SBATCH --cpus-per-task=4
-#SBATCH --time=24:00:00
-set -euo pipefail
-
-given=({given})
-
-if [ -n "${{SLURM_ARRAY_TASK_ID-}}" ]; then # a task: UNITS is a list of MODEL/SPLIT, $1 the stage
-  read -ra units <<< "$UNITS"
-  exec chatbench run-unit "${{units[$SLURM_ARRAY_TASK_ID]}}/$1" "${{given[@]}}"
-fi
-
-submit() {{ # STAGE GPUS DEPENDENCY: an array of that stage of all UNITS; prints the number of its job
-  read -ra units <<< "$UNITS"
-  sbatch --parsable --export=ALL --job-name="$1" --array="0-$((${{#units[@]}} - 1))" --kill-on-invalid-dep=yes \\
-    ${{2:+--gres=gpu:$2}} ${{3:+--dependency=$3}} "$0" "$1"
-}}
-
-ended=
-"""
-
-
 def array_jobs(units: Sequence[Unit], given: Sequence[str]) -> str:
     """Shell script that submits the plan and is also what each array task runs; `given` are the run's options.
 
@@ -455,21 +427,11 @@ def array_jobs(units: Sequence[Unit], given: Sequence[str]) -> str:
             for unit in each
         }
         groups.setdefault(tuple(stages.values()), []).append(name)
-    lines = [_HEAD.format(units=len(units), given=shlex.join(given))]
-    for stages_of, names in sorted(groups.items(), key=lambda group: "/" not in group[1][0]):
-        by_split = "/" in names[0]
-        lines.append(f"export UNITS={shlex.quote(' '.join(names))}\n{'tuned=' if by_split else ''}")
-        for stage, blocks, gpus in stages_of:
-            waits = "${tuned:+aftercorr:$tuned}" if by_split else "${ended:+afterany$ended}"
-            if blocks:
-                lines += [
-                    "parts=aftercorr",
-                    f"for block in $(seq -f %03g 0 {blocks - 1}); do",
-                    f'  parts+=:$(submit "{stage}-$block" "{gpus}" "{waits}")',
-                    "done",
-                ]
-                gpus, waits = "", "$parts"
-            lines += [f'job=$(submit {stage} "{gpus}" "{waits}")', "ended+=:$job" if by_split else ""]
-            lines += ["tuned=$job"] if stage == "finetune" else []
-            lines.append(f'echo "{stage}: job $job"\n')
-    return "\n".join(lines)
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # late: slow to import
+
+    shell = Environment(loader=PackageLoader("chatbench.workflow"), undefined=StrictUndefined, trim_blocks=True)
+    ordered = sorted(groups.items(), key=lambda group: "/" not in group[1][0])  # those about all splits come last
+    return shell.get_template("array_jobs.sh.j2").render(
+        units=len(units), given=shlex.join(given),
+        groups=[(stages, shlex.quote(" ".join(names)), "/" in names[0]) for stages, names in ordered],
+    )  # fmt: skip
