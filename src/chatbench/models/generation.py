@@ -32,7 +32,7 @@ PIECE_TOKENS = {"cpu": 1024}
 LOOK_AHEAD = 64
 """Once this many prompts wait for another to read what they share, no further one is looked at."""
 DRAWN_ROWS = 16
-"""Rows that are drawn together: what several times as many need in float64 no longer fits into a CPU's caches."""
+"""Rows that are drawn together: on a CPU, tensors of several times as many take longer to get than to fill."""
 PROMPT_END = 8
 """Tokens at a prompt's end that may hold a reasoning tag opened by the template."""
 
