@@ -126,8 +126,7 @@ def test_each_distinct_token_is_read_once_but_for_the_last_of_a_prompt() -> None
 def test_within_a_bound_texts_are_the_same_and_the_bound_holds(
     tokens: int, sharing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With little room, branches are dropped and read again, rows go back into the line, and rows that begin
-    # differently stand together.
+    # With little room, branches are dropped and read again, and rows go back into the line.
     monkeypatch.setattr(kv_cache, "SHARING", sharing)
     model = model_of("llama")
     token_bytes = generator(model).cache.shape.token_bytes
@@ -140,22 +139,6 @@ def test_within_a_bound_texts_are_the_same_and_the_bound_holds(
     assert bound.cache.peak <= tokens * token_bytes
     assert bound.cache.bytes >= 0
     assert bound.prompt_tokens_read >= free.prompt_tokens_read
-
-
-def test_without_room_for_a_slab_of_its_own_a_row_joins_others_that_begin_differently(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # What the rows of such a slab begin with is no longer common to them.
-    monkeypatch.setattr(kv_cache, "SHARING", 2)
-    prompts = [[*range(place, place + 70), *turn] for place in range(10, 130, 10) for turn in ([5], [6, 7], [8, 9])]
-    model = model_of("llama")
-    one = generator(model, cache_bytes=7000 * Shape.of(model).token_bytes)
-
-    texts = one.generate(prompts, range(len(prompts)))
-
-    for made, prompt in zip(texts, prompts, strict=True):
-        written, _ = alone(model, one._answers, prompt)  # type: ignore[arg-type]
-        assert (made.tokens, made.last_token) == (len(written), written[-1])
 
 
 def test_a_prompt_that_finds_no_room_is_refused_with_the_option_that_helps() -> None:

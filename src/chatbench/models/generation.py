@@ -348,19 +348,12 @@ class LocalGenerator:
             return
 
     def _slab_for(self, tokens: int, start: tuple[int, ...]) -> tuple[Slab, list[_Row]]:
-        """One of the row's width and start, else a new one, else, if memory is short, any of its width."""
         width = slab_width(tokens, self.context)
-        roomy = [each for each in self._slabs if each[0].width == width and len(each[1]) < each[0].rows]
-        for slab, among in roomy:
-            if slab.start == start:
+        for slab, among in self._slabs:
+            if slab.width == width and slab.start == start and len(among) < slab.rows:
+                slab.reserve(len(among) + 1)
                 return slab, among
-        try:
-            self._slabs.append((Slab(self.cache, tokens, self.context, start), []))
-        except OutOfRoomError:
-            if not roomy:
-                raise
-            roomy[0][0].start = ()
-            return roomy[0]
+        self._slabs.append((Slab(self.cache, tokens, self.context, start), []))
         return self._slabs[-1]
 
     def _release(self, row: _Row) -> None:
