@@ -107,10 +107,10 @@ def test_the_bound_on_keys_and_values_changes_no_chat_and_one_without_room_is_re
     assert "raise --cache-gib" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_new_log_on_a_cpu_with_matrix_units_is_told_of_the_faster_data_type(
+def test_a_new_log_on_a_cpu_with_bfloat16_is_told_of_the_faster_data_type(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(local_participants, "cpu_has_amx", lambda: True)
+    monkeypatch.setattr(local_participants, "cpu_has_bf16", lambda: True)
     said = []
     for results, least, more in (("a", 1, []), ("a", 1, []), ("b", 10**9, []), ("c", 1, ["--dtype", "bfloat16"])):
         monkeypatch.setattr(local_participants, "SLOW_FROM", least)

@@ -24,7 +24,7 @@ from chatbench.models.chat_template import PROBE, ChatTemplate, tokenizer_name
 from chatbench.models.encoding import encoder
 from chatbench.models.generation import Decoding, Generated, LocalGenerator
 from chatbench.models.loading import Loaded, free_bytes, tokenizer_hash
-from chatbench.models.weights import cpu_has_amx
+from chatbench.models.weights import cpu_has_bf16
 from chatbench.protocol.dialogue import ONLY_THOUGHT, Failure, Reply, Request
 from chatbench.protocol.prompts import USERLM_END, encode_prompt
 
@@ -126,7 +126,7 @@ class _LocalParticipant:
         """Whether this CPU would be much faster with weights in bfloat16; in the smallest models, products are few."""
         model = self.generator.model
         in_float32 = model.device.type == "cpu" and model.dtype == torch.float32
-        return in_float32 and cpu_has_amx() and model.num_parameters() >= SLOW_FROM
+        return in_float32 and cpu_has_bf16() and model.num_parameters() >= SLOW_FROM
 
     def share_memory(self, gib: float | None, models: int) -> None:
         """As a `SteppedParticipant`."""

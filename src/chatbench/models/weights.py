@@ -120,17 +120,8 @@ def resolve_precision(wanted: Precision, device: str) -> Format:
 
 def cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 in hardware; without that, bf16 works but is slower than float32."""
-    return _cpu_has("_is_avx512_bf16_supported") or cpu_has_amx()
-
-
-def cpu_has_amx() -> bool:
-    """Whether the CPU has matrix units, which multiply bf16 several times as fast as it multiplies float32."""
-    return _cpu_has("_is_amx_tile_supported")
-
-
-def _cpu_has(check: str) -> bool:
-    asked = getattr(torch.cpu, check, None)
-    return asked is not None and bool(asked())
+    checks = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(check() for check in checks if check)
 
 
 Shape = Literal["gpt2", "mistral", "llama"]

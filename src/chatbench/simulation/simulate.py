@@ -290,7 +290,7 @@ def _notes(
     both = (user, *participants.values())
     notes, known = notes_on(both), task.study.assistants
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
-        notes.append("this CPU has matrix units for bfloat16: --dtype bfloat16 would be about twice as fast")
+        notes.append("this CPU multiplies bfloat16 in hardware: --dtype bfloat16 would be about twice as fast")
     for name in () if new else sorted(participants.keys() - known):
         near = get_close_matches(name, known, 1)
         notes += [f"people worked with {each!r}, not {name!r}: if it is meant, say {each}=SPEC" for each in near]
