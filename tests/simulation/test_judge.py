@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -338,6 +339,19 @@ def test_what_the_judge_reads_and_writes_counts_towards_the_budget(
     assert judged(tmp_path, server, "--budget-tokens", "500") == 4
     assert server.asked == []  # not even the small request
     assert f"judge: {left} of 24 answers are not judged yet; the budget is spent" in capsys.readouterr().out
+
+
+def test_with_a_budget_a_judge_has_to_report_its_tokens(
+    tmp_path: Path, server: LoopbackEndpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path)
+    judging = completion('{"score": 1}')
+    silent = replace(judging, body=json.dumps({**json.loads(judging.body), "usage": None}).encode())
+    server.will(*[completion("ready")] * READY, *[silent] * 50)
+
+    assert judged(tmp_path, server, "--budget-tokens", "500") == 2
+
+    assert "the judge's endpoint does not report how many tokens" in " ".join(capsys.readouterr().err.split())
 
 
 def tower_study(folder: Path, people: Sequence[tuple[str, bool | None]], right: str = "Paris") -> list[str]:

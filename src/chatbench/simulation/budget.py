@@ -138,7 +138,7 @@ class Spending:
         Raises:
             ChatbenchError: there is a budget, but an endpoint does not report its usage.
         """
-        self._add(self._used(request, reply))
+        self._add(self._used(request, reply, request.participant))
 
     def judged(self, request: Request, reply: Reply | Failure) -> None:
         """Counts a judge's reply, which is part of no conversation.
@@ -146,7 +146,7 @@ class Spending:
         Raises:
             ChatbenchError: as `replied`.
         """
-        used = self._used(request, reply)
+        used = self._used(request, reply, "judge")
         self._add(used)
         self._judge.update(asdict(used))
 
@@ -171,11 +171,11 @@ class Spending:
         part = "" if share >= 1 else f" for about {max(0, int(share * missing)):,} of the {missing:,} conversations"
         return f"budget: {spent} spent; the rest is enough{part}"
 
-    def _used(self, request: Request, reply: Reply | Failure) -> Usage:
+    def _used(self, request: Request, reply: Reply | Failure, whose: str) -> Usage:
         silent = isinstance(reply, Reply) and not reply.tokens + reply.prompt_tokens
         if self.limited and silent and request.participant in self.metered:
             raise ChatbenchError(
-                f"the {request.participant}'s endpoint does not report how many tokens it used (replies have no usage)",
+                f"the {whose}'s endpoint does not report how many tokens it used (replies have no usage)",
                 fix="omit the budget, or use an endpoint that reports usage",
             )
         read, written = f"{request.participant}_prompt_tokens", f"{request.participant}_tokens"
