@@ -31,7 +31,7 @@ SLAB_TOKENS = 16_384
 """Tokens that a slab has room for: 64 rows of 256."""
 NARROWEST = 256
 """Tokens of the narrowest row; each slab width is twice the one before."""
-SHARING = 8
+SHARING = 16
 """Prompts that share a beginning get a slab of their own if they are this many, and are attended to together."""
 SHARED_TOKENS = 64
 """Tokens of the shortest beginning that is attended to once for all rows of a slab."""
