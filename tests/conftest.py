@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -11,10 +13,13 @@ from tests.support.browser import browser, open_page
 
 from chatbench.data.workspace import Workspace
 
+if TYPE_CHECKING:
+    from benchmarks.loopback_endpoint import LoopbackEndpoint
+
 hypothesis.settings.register_profile("chatbench", deadline=None)  # machines are shared: no test is timed
 hypothesis.settings.load_profile("chatbench")
 
-__all__ = ["browser", "copied", "finished", "open_page", "prompted"]
+__all__ = ["browser", "copied", "finished", "open_page", "prompted", "server"]
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +43,14 @@ def prompted(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> W
     from tests.support.finished_results import finish_prompted
 
     return finish_prompted(Workspace(finished.data, tmp_path_factory.mktemp("prompted") / "results"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
+    """A server of models on this machine."""
+    from benchmarks.loopback_endpoint import LoopbackEndpoint, running
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    one = LoopbackEndpoint()
+    with running(one):
+        yield one

@@ -11,7 +11,7 @@ import json
 import shutil
 import ssl
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,14 +115,6 @@ CASES: dict[str, tuple[tuple[int, object], Told]] = {
         Told(failed="a prompt of 9 tokens in a context of 4", passes=False),
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackEndpoint]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    one = LoopbackEndpoint()
-    with running(one):
-        yield one
 
 
 def opened(server: LoopbackEndpoint, role: ParticipantName = "assistant", **more: Any) -> EndpointParticipant:

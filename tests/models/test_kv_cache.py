@@ -141,6 +141,37 @@ def test_within_a_bound_texts_are_the_same_and_the_bound_holds(
     assert bound.prompt_tokens_read >= free.prompt_tokens_read
 
 
+def test_every_row_that_a_slab_holds_counts_towards_the_bound() -> None:
+    one = generator(model_of("llama"))
+    for key, prompt in enumerate(PROMPTS):
+        one.join(key, prompt, key)
+    most = 0
+    while not one.idle:
+        one.step()
+        held = sum(slab.width * len(slab.lengths) for slab, _ in one._slabs)
+        most = max(most, held)
+        assert one.cache.bytes >= held * one.cache.shape.token_bytes
+    assert most == 128 * len(PROMPTS)
+
+
+def test_only_rows_that_are_active_at_once_share_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else the turns of one long chat would share a beginning, which no other row has: a slab for each such chat.
+    monkeypatch.setattr(kv_cache, "SHARING", 2)
+    one = generator(model_of("llama"))
+    row = tuple(PROMPTS[0])
+
+    for _ in range(3):
+        one.generate([row], [0])
+    assert one.cache.shared(row) == 0
+    for key in range(2):
+        one.join(key, row, key)
+    one.step()
+    assert one.cache.shared(row) == len(row) - 1
+    while not one.idle:
+        one.step()
+    assert one.cache.shared(row) == 0
+
+
 def test_a_prompt_that_finds_no_room_is_refused_with_the_option_that_helps() -> None:
     one = generator(model_of("llama"), cache_bytes=20_000)
 

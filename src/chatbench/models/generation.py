@@ -245,6 +245,7 @@ class LocalGenerator:
             assert row.buffer is not None
             self.cache.end(row.prompt[:-1], row.buffer)
             if row.key in ended:
+                self.cache.leave(row.prompt[:-1])
                 self._release(row)
             else:
                 row.read = len(row.prompt)  # what was shown to read the answers is dropped
@@ -306,6 +307,7 @@ class LocalGenerator:
             slab.lengths = [length + 1 for length in slab.lengths]
             for place in range(len(among) - 1, -1, -1):
                 if among[place].key in keys:
+                    self.cache.leave(among[place].prompt[:-1])
                     if self._keeps_replies:
                         self.cache.end(among[place].tokens[:-1], slab.states[:, :, place])
                     self._remove(slab, among, place)
@@ -362,6 +364,7 @@ class LocalGenerator:
         row.buffer = None
 
     def _again(self, row: _Row) -> None:
+        self.cache.leave(row.prompt[:-1])
         row.begin()
         insort(self._waiting, row, key=lambda each: each.key)
 

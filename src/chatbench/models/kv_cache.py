@@ -32,7 +32,7 @@ SLAB_TOKENS = 16_384
 NARROWEST = 256
 """Tokens of the narrowest row; each slab width is twice the one before."""
 SHARING = 16
-"""Prompts that share a beginning get a slab of their own if they are this many, and are attended to together."""
+"""Rows that begin alike get a slab of their own if they are this many, and are attended to together."""
 SHARED_TOKENS = 64
 """Tokens of the shortest beginning that is attended to once for all rows of a slab."""
 
@@ -80,14 +80,14 @@ class Shape:
 class _Node:
     """Some tokens after the parent's, and their keys and values, shape (layers, 2, heads, tokens, head width).
 
-    `states` are None while they are being read; `prompts` counts those that began with the path to here.
+    `states` are None while they are being read; `rows` counts the active rows that begin with the path to here.
     """
 
-    __slots__ = ("children", "parent", "prompts", "states", "tokens", "used")
+    __slots__ = ("children", "parent", "rows", "states", "tokens", "used")
 
     def __init__(self, tokens: tuple[int, ...], states: Tensor | None, parent: _Node | None, used: int) -> None:
         self.tokens, self.states, self.parent, self.used = tokens, states, parent, used
-        self.prompts = 1
+        self.rows = 0
         self.children: dict[int, _Node] = {}
 
 
@@ -122,13 +122,10 @@ class RadixCache:
             assert each.states is not None  # only the last of a path may be without
             buffer[..., start : start + count, :] = each.states[..., :count, :]
             start += count
-        if path:
-            path[-1] = (self._split(*path[-1]), path[-1][1])
-        for each, _ in path:
-            each.prompts += 1
+        parent = self._split(*path[-1]) if path else self._root
         if fresh:
-            parent = path[-1][0] if path else self._root
             parent.children[tokens[known]] = _Node(tokens[known:], None, parent, self._clock)
+        self._count(tokens, 1)
         return buffer, known
 
     def end(self, tokens: tuple[int, ...], states: Tensor) -> None:
@@ -146,8 +143,12 @@ class RadixCache:
             start = len(tokens) - len(node.tokens)
             node.states = states[..., start : len(tokens), :].clone()
 
+    def leave(self, tokens: tuple[int, ...]) -> None:
+        """The row that began with `tokens` is no longer active."""
+        self._count(tokens, -1)
+
     def shared(self, tokens: tuple[int, ...]) -> int:
-        """How many of the first tokens enough other prompts also began with to attend to them together, or 0.
+        """How many of the first tokens enough active rows begin with to attend to them together, or 0.
 
         0 except on a CPU, where it was measured.
         """
@@ -155,10 +156,15 @@ class RadixCache:
             return 0
         count = 0
         for node, known in self._walk(tokens)[0]:
-            if node.prompts < SHARING:
+            if node.rows < SHARING:
                 break
             count += known
         return count if count >= SHARED_TOKENS else 0
+
+    def _count(self, tokens: tuple[int, ...], rows: int) -> None:
+        path, reading, _ = self._walk(tokens)
+        for node in [*(node for node, _ in path), *([reading] if reading else [])]:
+            node.rows = max(0, node.rows + rows)  # one that was evicted and read again has not counted all
 
     def take(self, count: int, keep: Sequence[_Node] = ()) -> None:
         """Reserves this many bytes, evicting the least recently used leaves for them.
@@ -210,7 +216,7 @@ class RadixCache:
         assert node.states is not None
         assert node.parent is not None
         upper = _Node(node.tokens[:count], node.states[..., :count, :].clone(), node.parent, self._clock)
-        upper.prompts = node.prompts
+        upper.rows = node.rows
         node.parent.children[node.tokens[0]] = upper
         node.tokens, node.states, node.parent = node.tokens[count:], node.states[..., count:, :].clone(), upper
         upper.children[node.tokens[0]] = node
