@@ -97,9 +97,13 @@ def test_texts_and_answers_are_those_of_one_prompt_alone(
     assert bool(together & {70, 71, 75, 76}) is (sharing == 2)  # a question, and the same with its first turn
 
 
+@pytest.mark.parametrize("sharing", [8, 2])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_in_bfloat16_answers_differ_by_its_rounding_only(architecture: Architecture) -> None:
+def test_in_bfloat16_answers_differ_by_its_rounding_only(
+    architecture: Architecture, sharing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Seven bits of mantissa: a probability is off by some hundredths of itself.
+    monkeypatch.setattr(kv_cache, "SHARING", sharing)
     model = model_of(architecture, torch.bfloat16)
     one = generator(model, temperature=1.0)
 
