@@ -19,8 +19,9 @@ again by question, twice. A variant changes one thing of the recipe. On the held
 option drawn at random, and the letter of that option as the answer. `share-0.8` averages the weights of `as-recipe`
 and its base (`chatbench merge --share`); `base` is not fine-tuned.
 
-`--features` measures, instead, the answer model by each of its features alone, and by an option's place: no language
-model, a few seconds, a table on the screen.
+`--features` measures, instead, the answer model by each of its features alone, by an option's place, with a weight of
+its own on the right option for each subset of questions or assistant, and as a mixture of kinds of people: no language
+model, half a minute, a table on the screen.
 
 Each result is a line of OUT/experiments.jsonl as soon as it is there. What is there is not measured again, and
 fine-tuning continues from its checkpoint: the same command goes on after a kill. Decide by these lines alone; the
@@ -56,7 +57,7 @@ from chatbench.models.loading import Loaded, context_length, load
 from chatbench.models.loss import score_encoded, score_rows
 from chatbench.models.run_record import read_record
 from chatbench.protocol.prompts import ANSWER_PREFIX, completion_text
-from chatbench.simulation.answer_model import FEATURES, fit, option_features, options_of
+from chatbench.simulation.answer_model import FEATURES, AnswerModel, fit, option_features, options_of
 
 PARTS: tuple[Part, ...] = ("train", "test")
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -232,6 +233,8 @@ def print_features(workspace: Workspace) -> None:
         **{name: [at] for at, name in enumerate(FEATURES)},
         "all but right": slice(-1),
         "all": slice(None),
+        "all, right by subset": slice(None),
+        "all, right by assistant": slice(None),
     }
     print("| features | nats | correlation | MAE | MAE of a constant |\n|---|---|---|---|---|")
     for name, kept in columns.items():
@@ -245,12 +248,84 @@ def print_features(workspace: Workspace) -> None:
                 ]
                 for part in PARTS
             }
+            if " by " in name:
+                features = _right_by(name.rpartition(" ")[2], workspace, people, features)
             found.append(_fitted(features, chosen, right, pairs))
-        cells = (
-            " / ".join(f"{one[measure]:.3f}" for one in found)
-            for measure in ("nats", "correlation", "mae", "mae_of_constant")
-        )
-        print(f"| {name} | {' | '.join(cells)} |")
+        _print_row(name, found)
+    for kinds in (2, 3):
+        found = []
+        for split in workspace.manifest.split_ids:
+            people, chosen, right, pairs = of_people(workspace, {p: workspace.examples(split, p) for p in PARTS})
+            features = {part: [_features(workspace, row) for row in people[part]] for part in PARTS}
+            chats = {chat.id: chat for chat in workspace.study.conversations}
+            persons = [chats[row.conversation_id].worker_id for row in people["train"]]
+            mixture = kinds_of_people(kinds, features["train"], chosen["train"], persons)
+            expected = sum(
+                share * np.array([model.probabilities(x) for x in features["test"]]) for share, model in mixture
+            )
+            found.append(measured(expected, chosen["test"], right, pairs))
+        _print_row(f"all, {kinds} kinds of people", found)
+
+
+def kinds_of_people(
+    kinds: int, features: Sequence[np.ndarray], chosen: Sequence[int], persons: Sequence[str]
+) -> list[tuple[float, AnswerModel]]:
+    """An answer model for each kind of people, with the kind's share: each person is of the kind that fits best.
+
+    The best of five random starts, each improved for at most 30 rounds (classification EM).
+    """
+    everyone = sorted(set(persons))
+    of = np.array([everyone.index(person) for person in persons])
+    best: tuple[float, list[tuple[float, AnswerModel]]] = (-np.inf, [])
+    for start in range(5):
+        kind = np.random.default_rng(start).integers(kinds, size=len(everyone))
+        for _ in range(30):
+            rows = [np.flatnonzero(kind[of] == k) for k in range(kinds)]
+            if not all(map(len, rows)):
+                break
+            models = [fit([features[i] for i in own], [chosen[i] for i in own]) for own in rows]
+            shares = np.bincount(kind, minlength=kinds) / len(everyone)
+            fits = np.tile(np.log(shares), (len(everyone), 1))
+            for k, model in enumerate(models):
+                each = [np.log(model.probabilities(x)[c]) for x, c in zip(features, chosen, strict=True)]
+                np.add.at(fits[:, k], of, each)
+            if fits.max(axis=1).sum() > best[0]:
+                best = fits.max(axis=1).sum(), list(zip(shares.tolist(), models, strict=True))
+            if (kind == fits.argmax(axis=1)).all():
+                break
+            kind = fits.argmax(axis=1)
+    return best[1]
+
+
+def _right_by(
+    what: str, workspace: Workspace, people: dict[Part, list[ExampleRow]], features: dict[Part, list[np.ndarray]]
+) -> dict[Part, list[np.ndarray]]:
+    """The features, and one more for each subset or assistant: 1 for the right option of its chats."""
+    chats = {chat.id: chat for chat in workspace.study.conversations}
+    questions = workspace.study.questions
+    groups = {
+        part: [
+            questions[row.question_id].subset if what == "subset" else chats[row.conversation_id].assistant
+            for row in people[part]
+        ]
+        for part in PARTS
+    }
+    known = sorted(set(groups["train"]))
+    return {
+        part: [
+            np.hstack([own, np.outer(own[:, -1], [float(group == each) for each in known])])
+            for own, group in zip(features[part], groups[part], strict=True)
+        ]
+        for part in PARTS
+    }
+
+
+def _print_row(name: str, found: Sequence[dict[str, float]]) -> None:
+    cells = (
+        " / ".join(f"{one[measure]:.3f}" for one in found)
+        for measure in ("nats", "correlation", "mae", "mae_of_constant")
+    )
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def _features(workspace: Workspace, row: ExampleRow) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.records import AnswerProbabilities, Message, Question, Turn
 from chatbench.data.examples import ExampleRow
-from chatbench.protocol.dialogue import Failure, FunctionParticipant, Reply, Request, SteppedParticipant
+from chatbench.protocol.dialogue import Failure, FunctionParticipant, Purpose, Reply, Request, SteppedParticipant
 from chatbench.protocol.dialogue_runner import Asking, run_together
 from chatbench.protocol.prompts import simulator_messages
 from chatbench.simulation.answer_model import FEATURES, AnswerModel, answering, fit, fitted_on, option_features
@@ -116,8 +116,8 @@ def simulator(text: str, answer: AnswerProbabilities | None = None) -> FunctionP
     return FunctionParticipant(lambda _request: Reply(text, answer=answer), {"name": "x"})
 
 
-def request(messages: tuple[Message, ...], seed: int = 0) -> Request:
-    return Request("simulator", messages, "q", seed, "turn")
+def request(messages: tuple[Message, ...], seed: int = 0, purpose: Purpose = "turn") -> Request:
+    return Request("simulator", messages, "q", seed, purpose)
 
 
 def test_letters_are_drawn_from_the_model_whatever_the_simulator_wrote() -> None:
@@ -141,6 +141,16 @@ def test_letters_are_drawn_from_the_model_whatever_the_simulator_wrote() -> None
 )
 def test_what_is_no_answer_is_left_as_it_is(text: str, messages: tuple[Message, Message]) -> None:
     assert answering(simulator(text), MODEL, QUESTIONS).reply_all([request(messages)])[0].text == text  # type: ignore[union-attr]
+
+
+def test_at_the_limit_of_turns_an_option_is_chosen_even_if_the_simulator_talks_on() -> None:
+    # People always answered in the end. The likely mistake: the chat has no answer and counts as wrong.
+    forced = answering(simulator("and what about beta?"), MODEL, QUESTIONS, temperature=0)
+    without_options = asked("what does it emit", "gamma rays")[0].content.partition("\nA. ")[0]
+
+    assert forced.reply_all([request(AFTER, purpose="forced")])[0].text == "Answer: B"  # type: ignore[union-attr]
+    unknown = (Message("system", without_options), AFTER[1])
+    assert forced.reply_all([request(unknown, purpose="forced")])[0].text == "and what about beta?"  # type: ignore[union-attr]
 
 
 def test_without_chance_the_likeliest_option_is_chosen_and_failures_pass() -> None:

@@ -1,8 +1,9 @@
 r"""An answer model: which option a person chooses after a chat, instead of the letter that the simulator writes.
 
 A small language model learns to say "gamma rays", and then writes the letter of another option. With an answer model
-the simulator only says *when* it answers; *what* is drawn from a conditional logit (McFadden 1974): option k has the
-score `w . x_k`, with one weight for each feature, and its probability is the softmax of the scores. Its features:
+the simulator only says *when* it answers, at the latest when it is forced to. *What* is drawn from a conditional logit
+(McFadden 1974): option k has the score `w . x_k`, with one weight for each feature, and its probability is the softmax
+of the scores. Its features:
 
     in_last_reply, in_replies, in_messages    share of the option's words in the last reply, in all replies, and in what
                                               the person wrote; words are those that no other option has
@@ -178,8 +179,8 @@ def _drawn(
         return reply
     system, asked = request.messages
     # Before there is a conversation, `Answer: B` is a message. Without options, an answer stays as written.
-    is_answer = read_history(asked.content).exchanges and read_answer(clean_output(reply.text)) is not None
-    if not is_answer or not options_of(system):
+    answers = request.purpose == "forced" or read_answer(clean_output(reply.text)) is not None
+    if not answers or not read_history(asked.content).exchanges or not options_of(system):
         return reply
     probabilities = model.probabilities(option_features(system, asked, questions[request.question_id].answer))
     drawn = np.random.default_rng((request.seed, len(LETTERS))).choice(len(probabilities), p=probabilities)
