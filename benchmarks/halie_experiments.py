@@ -23,6 +23,9 @@ and its base (`chatbench merge --share`); `base` is not fine-tuned.
 its own on the right option for each subset of questions or assistant, and as a mixture of kinds of people: no language
 model, half a minute, a table on the screen.
 
+`--temperatures 1 0.7` measures, instead, chats with an answer model and expected answers at each of these sampling
+temperatures, --conversations per pair: OUT/temperatures.jsonl.
+
 Each result is a line of OUT/experiments.jsonl as soon as it is there. What is there is not measured again, and
 fine-tuning continues from its checkpoint: the same command goes on after a kill. Decide by these lines alone; the
 held-out questions of split_0 are for the one run of run_halie.sh that follows.
@@ -92,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.features:
         print_features(inner)
         return
+    if options.temperatures:
+        compare_temperatures(inner, options)
+        return
     results = out / "experiments.jsonl"
     done = {
         (row["variant"], row["split"], row["max_steps"])
@@ -116,6 +122,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(json_line({**row, "scores": "..."}), end="", flush=True)
 
 
+def compare_temperatures(inner: Workspace, options: argparse.Namespace) -> None:
+    """Chats of each variant at each temperature, with an answer model, scored: a line each."""
+    results = options.out / "temperatures.jsonl"
+    keys = ("variant", "split", "max_steps", "temperature", "conversations", "dtype")
+    done = {tuple(row[key] for key in keys) for _, row in (read_jsonl(results) if results.is_file() else ())}
+    for split in inner.manifest.split_ids:
+        for name in options.variants:
+            workspace = trained(name, split, inner, options)
+            model = str(workspace.model_folder(options.model, split))
+            for temperature in options.temperatures:
+                found = (name, split, options.max_steps, temperature, options.conversations, options.dtype)
+                if found in done:
+                    continue
+                run = f"answer-model-{temperature:g}-{options.conversations}-{options.dtype}"
+                folders = ("--data", str(inner.data), "--results", str(workspace.results))
+                chatbench(
+                    "simulate", run, "--simulator", f"two-step:local:{model}", "--answer-model", "--expected-answers",
+                    "--split", split, "--assistant", "replay:all", "--max-tokens", "60", "--dtype", options.dtype,
+                    "--simulator-temperature", str(temperature), "--conversations", str(options.conversations),
+                    *folders,
+                )  # fmt: skip
+                chatbench("eval-chatbench", run, "--split", split, *folders)
+                figures = json.loads(workspace.scores(run).read_text())["figures"]
+                scores = {
+                    f"{'expected ' if 'expected' in each['source'] else ''}{each['metric']}": each["per_split"][split]
+                    for assistant in ("all", "mean of assistants")
+                    for each in figures
+                    if each["assistant"] == assistant and split in each["per_split"]
+                    if each["source"].startswith("simulator") and "dropped" not in each["source"]
+                }
+                with results.open("a") as file:
+                    file.write(json_line({**dict(zip(keys, found, strict=True)), **scores}))
+
+
 def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace) -> Workspace:
     """Where the model of a variant lies, once it is trained, averaged or, with --conversations, has chatted."""
     out, length = options.out, options.max_steps or "epochs"
@@ -136,7 +176,7 @@ def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace
         chatbench(
             "finetune", options.model, "--split", split, "--config", str(config), "--data", str(data), *results
         )  # fmt: skip
-    if options.conversations:
+    if options.conversations and not options.temperatures:
         chatbench(
             "simulate", options.model, "--split", split, "--assistant", "replay:all", "--max-tokens", "60",
             "--expected-answers", "--conversations", str(options.conversations), "--data", str(inner.data), *results,
@@ -419,6 +459,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-steps", type=int, default=0, help="in place of the recipe's epochs: for a trial")
     parser.add_argument("--chats", type=int, default=0, help="of people, on each side of a split; 0: all")
     parser.add_argument("--conversations", type=int, default=0, help="simulated per pair; 0: none")
+    parser.add_argument("--temperatures", type=float, nargs="+", help="of chats with an answer model")
+    parser.add_argument("--dtype", default="auto", help="of the simulator's weights in chats at --temperatures")
     return parser.parse_args(arguments)
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.support.fake_participants import QUIET
+from tests.support.fake_participants import QUIET, WordsBySeed
 from tests.support.study_files import tiny_folder
 from tests.support.tiny_models import save_tiny_model
 
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
+from chatbench.core.records import Study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
+from chatbench.metrics.pairs import Pair
 from chatbench.models import local_participants
+from chatbench.protocol.dialogue import FunctionParticipant, Reply
 from chatbench.simulation.budget import SimulateResult
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, simulate
+from chatbench.simulation.simulate import ChatSettings, simulate, task_of
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,57 @@ def run(
         "tiny", assistants=["replay:all"], split="split_0", workspace=Workspace(root / "data", root / results),
         console=console, overwrite=overwrite, settings=ChatSettings(**chats),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def without(study: Study, *pairs: Pair) -> Study:
+    """The study without the chats of these questions and assistants."""
+    kept = [chat for chat in study.conversations if (chat.question_id, chat.assistant) not in pairs]
+    return replace(study, conversations=tuple(kept))
+
+
+def test_a_replayed_assistant_is_not_asked_what_nobody_asked_it(prepared: Path) -> None:
+    # The likely mistake: chats that fail because there is nothing to repeat, counted as the simulator's.
+    workspace, console = Workspace(prepared / "data", prepared / "left_out"), Console(record=True, width=200)
+    task = task_of("tiny", ["replay:all"], workspace=workspace, split="split_0")
+    first = task.questions[0].id
+    task = replace(task, study=without(task.study, (first, "gpt-4o")))
+
+    replay = FunctionParticipant(lambda _: Reply("so"), {"name": "replay"})
+    result = simulate(
+        "tiny", assistants=[], split="split_0", workspace=workspace, console=console, task=task,
+        settings=ChatSettings(conversations=2, max_user_turns=2),
+        opened=(WordsBySeed(), {spec.name: replay for spec in task.assistants}),
+    )  # fmt: skip
+
+    chats = read_conversations(result.path)
+    pairs = {(question.id, spec.name) for question in task.questions for spec in task.assistants}
+    assert {(chat.question_id, chat.assistant) for chat in chats} == pairs - {(first, "gpt-4o")}
+    assert result.conversations == len(chats)
+    assert f"no chats with gpt-4o about {first}: in the study, nobody asked it" in console.export_text()
+
+
+def test_blocks_are_counted_before_what_is_left_out_and_may_be_empty(prepared: Path) -> None:
+    task = task_of("tiny", ["replay:gpt-4o"], workspace=Workspace(prepared / "data"), split="split_0")
+    task = replace(task, study=without(task.study, (task.questions[0].id, "gpt-4o")))
+    settings = ChatSettings(conversations=3, block_size=3)
+
+    sizes = [len(task.plans(settings, block)["gpt-4o"]) for block in range(len(task.questions))]
+
+    assert sizes == [0, *[3] * (len(task.questions) - 1)]
+    assert len(task.plans(settings)["gpt-4o"]) == sum(sizes)
+    with pytest.raises(ChatbenchError, match="no block"):
+        task.plans(settings, len(task.questions))
+
+
+def test_a_split_with_nothing_to_replay_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(prepared / "data")
+    held_out = workspace.split("split_0").question_ids("test")
+    study = without(workspace.study, *((question, "gpt-4o") for question in held_out))
+    monkeypatch.setattr(Workspace, "study", study)
+
+    with pytest.raises(ChatbenchError, match="split_0: in the study, nobody asked gpt-4o about a held-out question"):
+        task_of("tiny", ["replay:gpt-4o"], workspace=workspace, split="split_0")
+    assert task_of("tiny", ["replay:gpt-4o", "scripted:weak"], workspace=workspace, split="split_0").unrecorded
 
 
 def command(root: Path, results: str, *more: str) -> int:

@@ -31,7 +31,8 @@ little. Among equally near ones, those at the same depth of the chat come first 
 prompt may be repeated late). If several are still equal, as when ten people pasted the question, one of them is drawn
 by the request's seed: always taking the first would show one recorded answer and hide how often the assistant was
 right. It uses all recorded chats about the question, held out or not: they are the assistant's record, not the
-simulator's training text. It cannot answer a question without a record: the conversation then ends as failed.
+simulator's training text. It cannot answer a question without a record: such pairs are left out of a simulation
+(`Task.unrecorded`); a single chat ends as failed.
 """
 
 from __future__ import annotations

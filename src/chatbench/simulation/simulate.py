@@ -33,6 +33,7 @@ from chatbench.data.prepared import Manifest
 from chatbench.data.splits import question_set_sha256
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import EndpointOptions, read_addresses
+from chatbench.metrics.pairs import Pair, grouped
 from chatbench.protocol.dialogue import MAX_USER_TURNS, AnyParticipant, SteppedParticipant
 from chatbench.protocol.failure_modes import FAILURE_MODES, FailureMode
 from chatbench.protocol.prompt_styles import STYLES, prompts_sha256
@@ -187,9 +188,28 @@ class Task:
     assistants: tuple[AssistantSpec, ...]
     log: Path
 
-    def plans(self, conversations: int) -> dict[str, list[Planned]]:
-        """The conversations to simulate, by assistant."""
-        return {spec.name: plan(self.questions, spec.name, conversations) for spec in self.assistants}
+    def plans(self, settings: ChatSettings, block: int | None = None) -> dict[str, list[Planned]]:
+        """The conversations to simulate, by assistant, all or one block of them; none of `unrecorded` pairs.
+
+        Raises:
+            ChatbenchError: there is no such block.
+        """
+        plans = {spec.name: plan(self.questions, spec.name, settings.conversations) for spec in self.assistants}
+        found = plans if block is None else block_of(plans, settings.block_size, block)
+        left_out = self.unrecorded
+        return {name: [one for one in found[name] if (one.question.id, name) not in left_out] for name in found}
+
+    @property
+    def unrecorded(self) -> list[Pair]:
+        """Questions that a replayed assistant cannot be asked, because in the study nobody asked it."""
+        recorded = {(chat.question_id, chat.assistant) for chat in self.study.conversations}
+        return [
+            (question.id, spec.name)
+            for spec in self.assistants
+            if spec.kind == "replay"
+            for question in self.questions
+            if (question.id, spec.argument) not in recorded
+        ]
 
 
 def simulate(
@@ -231,7 +251,7 @@ def simulate(
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
     console, options = console or Console(), options or EndpointOptions()
-    plans: Mapping[str, Sequence[Planned]] = task.plans(settings.conversations)
+    plans = task.plans(settings)
     continues = block is None and not (opened or (overwrite and task.log.exists()))
     if continues:
         count_earlier(spending, task.log, plans)
@@ -261,7 +281,7 @@ def simulate(
         "assistants": {name: participant.identity for name, participant in participants.items()},
     }
     if block is not None:
-        plans = block_of(plans, settings.block_size, block)
+        plans = task.plans(settings, block)
         task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
@@ -291,6 +311,8 @@ def _notes(
     notes, known = notes_on(both), task.study.assistants
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
         notes.append("this CPU multiplies bfloat16 in hardware: --dtype bfloat16 would be about twice as fast")
+    for name, left_out in grouped((name, question_id) for question_id, name in task.unrecorded).items():
+        notes.append(f"no chats with {name} about {', '.join(left_out)}: in the study, nobody asked it about this")
     for name in () if new else sorted(participants.keys() - known):
         near = get_close_matches(name, known, 1)
         notes += [f"people worked with {each!r}, not {name!r}: if it is meant, say {each}=SPEC" for each in near]
@@ -395,13 +417,20 @@ def task_of(
     held_out, study = workspace.split(split).question_ids("test"), workspace.study
     specs = specs_in(study, assistants)
     refuse_missing(specs)
-    return Task(
+    task = Task(
         workspace.manifest,
         study,
         tuple(study.questions[question_id] for question_id in held_out),
         tuple(specs),
         workspace.conversations(model, split, base_model=base_model),
     )
+    if len(task.unrecorded) == len(task.questions) * len(specs):
+        names = " or ".join(spec.argument for spec in specs)
+        raise ChatbenchError(
+            f"{split}: in the study, nobody asked {names} about a held-out question, so there is nothing to replay",
+            fix="name other assistants, or a model: local:FOLDER, openai:MODEL@URL",
+        )
+    return task
 
 
 def specs_in(study: Study, assistants: Sequence[str | AssistantSpec]) -> list[AssistantSpec]:
@@ -543,7 +572,7 @@ class Simulations:
             refuse_other_settings(task.log, settings_known_before(task, settings, simulator), asdict(settings))
             recorded = {chat.id for _, chat in read_recorded(task.log) if not chat.transient}
         # A log to be overwritten may be damaged, or of another version: it is not read.
-        plans = task.plans(settings.conversations)
+        plans = task.plans(settings)
         ids = {one.id for planned in plans.values() for one in planned}
         tally, where = Tally() if overwrite else tally_of(task.log, ids), ""
         if measured and any(measured.ended_tokens.values()) and not any(tally.ended_tokens.values()):

@@ -40,7 +40,6 @@ from chatbench.scoring.eval_ppl import eval_ppl, write_summary
 from chatbench.simulation.budget import Prices, Spending
 from chatbench.simulation.log import has_chats, join_logs, read_log, refuse_other_settings
 from chatbench.simulation.participants import TUNED, SimulatorSpec, is_scripted
-from chatbench.simulation.run import Planned, block_of
 from chatbench.simulation.simulate import (
     ENDPOINTS,
     ChatSettings,
@@ -324,10 +323,7 @@ def planned_ids(unit: Unit, workspace: Workspace, settings: RunSettings) -> dict
     for block in {None, unit.block}:
         known = settings_known_before(task, chats, settings.simulator)
         refuse_other_settings(_log(unit, workspace, block), known, asdict(chats))
-    plans: Mapping[str, Sequence[Planned]] = task.plans(chats.conversations)
-    if unit.block is not None:
-        plans = block_of(plans, chats.block_size, unit.block)
-    return {name: [one.id for one in each] for name, each in plans.items()}
+    return {name: [one.id for one in each] for name, each in task.plans(chats, unit.block).items()}
 
 
 def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
