@@ -153,7 +153,7 @@ def compare_temperatures(inner: Workspace, options: argparse.Namespace) -> None:
                     if each["source"].startswith("simulator") and "dropped" not in each["source"]
                 }
                 with results.open("a") as file:
-                    file.write(json_line({**dict(zip(keys, found, strict=True)), **scores}))
+                    file.write(json_line({**scores, **dict(zip(keys, found, strict=True))}))  # both name conversations
 
 
 def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace) -> Workspace:
