@@ -26,7 +26,7 @@ from tests.support.simulated_logs import (
 from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import read_json
-from chatbench.core.records import Question
+from chatbench.core.records import Question, Study
 from chatbench.data.prepare_splits import prepare_splits
 from chatbench.data.workspace import Workspace
 from chatbench.metrics.agreement import Undefined
@@ -217,6 +217,25 @@ def test_pairs_without_people_are_noted_but_not_to_be_simulated_again(place: Wor
     notes = _incomplete("tiny", fewer, read_chats(place, "tiny", "split_0"), set(test))
 
     assert ["answers of people" in note and "chatbench simulate" not in note for note in notes] == [True]
+
+
+def test_what_cannot_be_replayed_is_noted_but_not_to_be_simulated_again(place: Workspace) -> None:
+    # The likely mistake: a command that adds nothing, however often it is given.
+    write_log(place, "split_0", leave_out=5)
+    test = place.split("split_0").question_ids("test")
+    pair = (test[-1], ASSISTANTS[-1])
+    chats = tuple(c for c in place.study.conversations if (c.question_id, c.assistant) != pair)
+    entry = read_chats(place, "tiny", "split_0")
+    replayed = {FINE_TUNED: {name: {"kind": "replay", "name": name} for name in ASSISTANTS}}
+
+    def notes(study: Study) -> list[str]:
+        return _incomplete("tiny", study, replace(entry, assistants=replayed), set(test))
+
+    [note] = notes(replace(place.study, conversations=chats))
+    assert "1 of 8 (question, assistant) pairs" in note
+    assert "cannot be replayed" in note
+    assert "chatbench simulate" not in note
+    assert ["chatbench simulate" in each for each in notes(place.study)] == [True]
 
 
 def test_chats_with_assistants_that_a_split_was_trained_on_are_left_out_and_said_so(place: Workspace) -> None:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from typing import cast
 
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.progress import WorkProgress, tracked
@@ -38,6 +39,7 @@ from chatbench.scoring.score_table import Score, ScoreTable, signature
 from chatbench.simulation.ai_alone import with_measured_here
 from chatbench.simulation.judge import Agreement, with_verdicts
 from chatbench.simulation.log import chat_options, options_text
+from chatbench.simulation.participants import not_recorded
 from chatbench.simulation.simulate import ChatSettings
 from chatbench.simulation.split_chats import SplitChats, read_chats, simulated_splits
 
@@ -285,15 +287,19 @@ def _without_people(table: ScoreTable) -> list[str]:
 
 def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> list[str]:
     """Note the pairs that the scores of a split leave out: unfinished, without people's answers, or failed."""
-    notes, known = [], set(study.assistants)
+    notes, known, recorded = [], set(study.assistants), study
     study = entry.split.held_out_records(study)
     held_out = set(study.assistants)
     for simulation in entry.simulations:
-        asked = set(entry.assistants[simulation.predictor])
+        identities = cast(Mapping[str, Mapping[str, object]], entry.assistants[simulation.predictor])
+        asked = set(identities)
         if others := sorted(asked & known - held_out):
             notes.append(f"{entry.split.id}: chats with {', '.join(others)}, not held out there, are left out")
         wanted = set(product(test, asked & held_out))
         left = wanted - scored_pairs(study, test, simulation)
+        replayed = {name: str(who["name"]) for name, who in identities.items() if who.get("kind") == "replay"}
+        unrecorded = left.intersection(not_recorded(recorded, replayed, test))
+        left -= unrecorded
         unfinished = left - simulation.complete_pairs()
         without_people = left - unfinished - human_outcomes(study, test).keys()
         without_score = left - unfinished - without_people
@@ -301,12 +307,13 @@ def _incomplete(model: str, study: Study, entry: SplitChats, test: set[str]) -> 
         why_without = "have only failed chats" + " or answers that the judge gave no score" * judged
         base_model = " --base" if simulation.predictor == BASE_MODEL else ""
         settings, defaults = entry.settings[simulation.predictor], {**asdict(ChatSettings()), "dtype": None}
-        made = {"settings": settings, "assistants": entry.assistants[simulation.predictor]}
+        made = {"settings": settings, "assistants": identities}
         style, kind = settings.get("style", "two-step"), settings.get("simulator_kind", "tuned")
         who = f" --simulator {style}:{kind}{':...' * (kind != 'tuned')}" * ((style, kind) != ("two-step", "tuned"))
         command = f"chatbench simulate {model}{who} --assistant SPEC --split {entry.split.id}{base_model}"
         command = f"{command} {options_text(chat_options(made), defaults)}".rstrip()
         for some, why in (
+            (unrecorded, "cannot be replayed, as in the study nobody asked this, and are left out"),
             (unfinished, f"are not fully simulated; to continue: {command}"),
             (without_people, "have no answers of people, and are left out"),
             (without_score, f"{why_without}, and are left out"),

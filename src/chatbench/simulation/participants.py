@@ -43,6 +43,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
@@ -52,6 +53,7 @@ from chatbench.core.settings import base_of, is_local, resolve_settings
 from chatbench.data.workspace import Workspace
 from chatbench.endpoints.address import SYSTEM_ROLE, EndpointOptions, read_addresses, without_secrets
 from chatbench.metrics.names import EVERY_ASSISTANT, MEAN_OF_ASSISTANTS
+from chatbench.metrics.pairs import Pair
 from chatbench.protocol.dialogue import AnyParticipant, Failure, FunctionParticipant, Participant, Reply, Request
 from chatbench.protocol.prompt_styles import STYLES, StyleName
 
@@ -526,6 +528,15 @@ def replay_assistant(conversations: Sequence[Conversation], assistant: str) -> F
             "choice": "nearest prompt by TF-IDF cosine, then depth, then seed",
         },
     )
+
+
+def not_recorded(study: Study, replayed: Mapping[str, str], questions: Iterable[str]) -> list[Pair]:
+    """Pairs of question and assistant that cannot be replayed: in the study, nobody asked the assistant about it.
+
+    `replayed` maps the names of replayed assistants to those that the study knows them by.
+    """
+    recorded = {(chat.question_id, chat.assistant) for chat in study.conversations}
+    return [pair for pair in product(questions, replayed) if (pair[0], replayed[pair[1]]) not in recorded]
 
 
 def _words(text: str) -> list[str]:

@@ -74,6 +74,7 @@ from chatbench.simulation.participants import (
     AssistantSpec,
     SimulatorSpec,
     active_at,
+    not_recorded,
     notes_on,
     open_assistant,
     open_simulator,
@@ -196,20 +197,14 @@ class Task:
         """
         plans = {spec.name: plan(self.questions, spec.name, settings.conversations) for spec in self.assistants}
         found = plans if block is None else block_of(plans, settings.block_size, block)
-        left_out = self.unrecorded
+        left_out = set(self.unrecorded)
         return {name: [one for one in found[name] if (one.question.id, name) not in left_out] for name in found}
 
     @property
     def unrecorded(self) -> list[Pair]:
-        """Questions that a replayed assistant cannot be asked, because in the study nobody asked it."""
-        recorded = {(chat.question_id, chat.assistant) for chat in self.study.conversations}
-        return [
-            (question.id, spec.name)
-            for spec in self.assistants
-            if spec.kind == "replay"
-            for question in self.questions
-            if (question.id, spec.argument) not in recorded
-        ]
+        """Questions that a replayed assistant cannot be asked; see `not_recorded`."""
+        replayed = {spec.name: spec.argument for spec in self.assistants if spec.kind == "replay"}
+        return not_recorded(self.study, replayed, (question.id for question in self.questions))
 
 
 def simulate(
