@@ -461,7 +461,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--conversations", type=int, default=0, help="simulated per pair; 0: none")
     parser.add_argument("--temperatures", type=float, nargs="+", help="of chats with an answer model")
     parser.add_argument("--dtype", default="auto", help="of the simulator's weights in chats at --temperatures")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.temperatures and (not options.conversations or "base" in options.variants):
+        parser.error("--temperatures needs --conversations, and --variants that are fine-tuned")
+    return options
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from chatbench.data.workspace import Workspace
 from chatbench.metrics.pairs import Pair
 from chatbench.models import local_participants
 from chatbench.protocol.dialogue import FunctionParticipant, Reply
-from chatbench.simulation.budget import SimulateResult
+from chatbench.simulation.budget import Prices, SimulateResult, Spending
 from chatbench.simulation.log import read_conversations
 from chatbench.simulation.participants import read_simulator_spec
-from chatbench.simulation.simulate import ChatSettings, simulate, task_of
+from chatbench.simulation.simulate import ChatSettings, Simulations, dry_run, simulate, simulate_splits, task_of
+from chatbench.workflow.units import RunSettings, Unit, is_done
 
 
 @pytest.fixture(scope="module")
@@ -80,28 +81,44 @@ def test_a_replayed_assistant_is_not_asked_what_nobody_asked_it(prepared: Path) 
     assert f"no chats with gpt-4o about {first}: in the study, nobody asked it" in console.export_text()
 
 
-def test_blocks_are_counted_before_what_is_left_out_and_may_be_empty(prepared: Path) -> None:
+def test_blocks_are_those_of_a_single_run_also_where_pairs_are_left_out(prepared: Path) -> None:
+    # The likely mistake: blocks cut before pairs are left out, so that chats are simulated together with others.
     task = task_of("tiny", ["replay:gpt-4o"], workspace=Workspace(prepared / "data"), split="split_0")
     task = replace(task, study=without(task.study, (task.questions[0].id, "gpt-4o")))
-    settings = ChatSettings(conversations=3, block_size=3)
+    settings = ChatSettings(conversations=3, block_size=4)
+    count = len(task.questions) * 3
 
-    sizes = [len(task.plans(settings, block)["gpt-4o"]) for block in range(len(task.questions))]
+    parts = [task.plans(settings, block)["gpt-4o"] for block in range(-(-count // 4))]
 
-    assert sizes == [0, *[3] * (len(task.questions) - 1)]
-    assert len(task.plans(settings)["gpt-4o"]) == sum(sizes)
-    with pytest.raises(ChatbenchError, match="no block"):
-        task.plans(settings, len(task.questions))
+    assert [one for part in parts for one in part] == task.plans(settings)["gpt-4o"]
+    assert [len(part) for part in parts] == [4, 4, 1]
+    with pytest.raises(ChatbenchError, match=f"expected: block 0 to {len(parts) - 1}"):
+        task.plans(settings, len(parts))
 
 
-def test_a_split_with_nothing_to_replay_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = Workspace(prepared / "data")
+def test_a_split_with_nothing_to_replay_has_no_chats_and_a_run_with_nothing_at_all_is_refused(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, console = (
+        Workspace(prepared / "data", results_with_the_models(prepared, "nothing")),
+        Console(record=True, width=200),
+    )
     held_out = workspace.split("split_0").question_ids("test")
     study = without(workspace.study, *((question, "gpt-4o") for question in held_out))
     monkeypatch.setattr(Workspace, "study", study)
+    settings = RunSettings(assistants=("replay:gpt-4o",), chats=ChatSettings())
 
-    with pytest.raises(ChatbenchError, match="split_0: in the study, nobody asked gpt-4o about a held-out question"):
-        task_of("tiny", ["replay:gpt-4o"], workspace=workspace, split="split_0")
-    assert task_of("tiny", ["replay:gpt-4o", "scripted:weak"], workspace=workspace, split="split_0").unrecorded
+    result = simulate("tiny", assistants=["replay:gpt-4o"], split="split_0", workspace=workspace, console=console)
+
+    assert result.conversations == result.simulated == 0
+    assert f"about {', '.join(held_out[:3])} and 1 more: in the study, nobody asked" in console.export_text()
+    assert is_done(Unit("tiny", "tiny", "split_0", "simulate"), workspace, settings)
+    asked = Simulations("tiny", ["replay:gpt-4o"], workspace, ChatSettings(), "split_0")
+    for act in (simulate_splits, dry_run):
+        with pytest.raises(ChatbenchError, match="nothing to replay: in the study, nobody asked gpt-4o"):
+            act(asked, Spending(Prices()), print)
+    either = replace(asked, assistants=["replay:gpt-4o", "scripted:weak"])
+    assert "no chats with gpt-4o" in " ".join(either.estimate("split_0", Prices()).lines())
 
 
 def command(root: Path, results: str, *more: str) -> int:

@@ -195,8 +195,8 @@ def estimate(
     found = add_up(each for outcomes in by_split.values() for each in outcomes.items())
     if missing := (count := len(asked.questions)) - len(found):
         notes.append(
-            f"{missing} of {count} questions were not simulated: no split holds them out, chats failed, or "
-            "nothing can score their answers"
+            f"{missing} of {count} questions were not simulated: no split holds them out, chats failed, "
+            "nothing can score their answers, or the study has no chats about them to replay"
         )
     if failures:
         reasons = "; ".join(failure_lines(failures))

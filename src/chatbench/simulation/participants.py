@@ -32,7 +32,7 @@ prompt may be repeated late). If several are still equal, as when ten people pas
 by the request's seed: always taking the first would show one recorded answer and hide how often the assistant was
 right. It uses all recorded chats about the question, held out or not: they are the assistant's record, not the
 simulator's training text. It cannot answer a question without a record: such pairs are left out of a simulation
-(`Task.unrecorded`); a single chat ends as failed.
+(`Task.unrecorded`); a single chat, or one of `chatbench.api.run`, ends as failed.
 """
 
 from __future__ import annotations

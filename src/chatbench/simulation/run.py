@@ -24,7 +24,7 @@ from typing import cast
 
 from rich.console import Console
 
-from chatbench.core.errors import ChatbenchError, StoppedError
+from chatbench.core.errors import StoppedError
 from chatbench.core.progress import StopRequest, WorkProgress
 from chatbench.core.records import Question, SimulatedConversation, joined_id
 from chatbench.protocol.dialogue import (
@@ -98,19 +98,6 @@ def together(plans: Iterable[Sequence[Planned]]) -> list[Planned]:
 def blocks(planned: Sequence[Planned], size: int = BLOCK_SIZE) -> list[Sequence[Planned]]:
     """The plan in blocks of a fixed size: what is simulated together must not depend on what is already recorded."""
     return [planned[start : start + size] for start in range(0, len(planned), size)]
-
-
-def block_of(plans: Mapping[str, Sequence[Planned]], size: int, number: int) -> dict[str, Sequence[Planned]]:
-    """One block of the plan with each assistant.
-
-    Raises:
-        ChatbenchError: there is no such block.
-    """
-    for name, planned in plans.items():
-        if not 0 <= number * size < len(planned):
-            last = (len(planned) - 1) // size
-            raise ChatbenchError(f"no block {number} of the conversations with {name}", expected=f"block 0 to {last}")
-    return {name: planned[number * size : (number + 1) * size] for name, planned in plans.items()}
 
 
 def finished(

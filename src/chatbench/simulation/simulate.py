@@ -89,7 +89,6 @@ from chatbench.simulation.run import (
     LoopSettings,
     Planned,
     Run,
-    block_of,
     blocks,
     plan,
 )
@@ -190,21 +189,45 @@ class Task:
     log: Path
 
     def plans(self, settings: ChatSettings, block: int | None = None) -> dict[str, list[Planned]]:
-        """The conversations to simulate, by assistant, all or one block of them; none of `unrecorded` pairs.
+        """The conversations to simulate, by assistant, all or one block of each; none of `unrecorded` pairs.
+
+        Where pairs are left out, the last blocks may be empty.
 
         Raises:
             ChatbenchError: there is no such block.
         """
-        plans = {spec.name: plan(self.questions, spec.name, settings.conversations) for spec in self.assistants}
-        found = plans if block is None else block_of(plans, settings.block_size, block)
-        left_out = set(self.unrecorded)
-        return {name: [one for one in found[name] if (one.question.id, name) not in left_out] for name in found}
+        left_out, size = set(self.unrecorded), settings.block_size
+        plans = {
+            spec.name: [
+                one
+                for one in plan(self.questions, spec.name, settings.conversations)
+                if (one.question.id, spec.name) not in left_out
+            ]
+            for spec in self.assistants
+        }
+        if block is None:
+            return plans
+        last = (len(self.questions) * settings.conversations - 1) // size
+        if not 0 <= block <= last:
+            raise ChatbenchError(f"no block {block} of the conversations", expected=f"block 0 to {last}")
+        return {name: planned[block * size : (block + 1) * size] for name, planned in plans.items()}
 
     @property
     def unrecorded(self) -> list[Pair]:
         """Questions that a replayed assistant cannot be asked; see `not_recorded`."""
         replayed = {spec.name: spec.argument for spec in self.assistants if spec.kind == "replay"}
         return not_recorded(self.study, replayed, (question.id for question in self.questions))
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each assistant that cannot be asked about some questions."""
+        names = grouped((name, question) for question, name in self.unrecorded).items()
+        return [
+            f"no chats with {name} about {', '.join(questions[:3])}{f' and {more} more' if more > 0 else ''}: "
+            "in the study, nobody asked it about this"
+            for name, questions in names
+            for more in (len(questions) - 3,)
+        ]
 
 
 def simulate(
@@ -246,7 +269,9 @@ def simulate(
     settings, spending = settings or ChatSettings(), spending or Spending(Prices())
     task = task or task_of(model, assistants, workspace=workspace, split=split, base_model=base_model)
     console, options = console or Console(), options or EndpointOptions()
-    plans = task.plans(settings)
+    plans = task.plans(settings, block)
+    if block is not None:
+        task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     continues = block is None and not (opened or (overwrite and task.log.exists()))
     if continues:
         count_earlier(spending, task.log, plans)
@@ -275,9 +300,6 @@ def simulate(
         "settings": {**settings_known_before(task, settings, simulator), "simulator": dict(user.identity)},
         "assistants": {name: participant.identity for name, participant in participants.items()},
     }
-    if block is not None:
-        plans = task.plans(settings, block)
-        task = replace(task, log=workspace.conversations(model, split, base_model=base_model, block=block))
     planned = {one.id for each in plans.values() for one in each}
     loop = LoopSettings(settings.seed, settings.max_user_turns, STYLES[simulator.style], settings.failure_modes)
     active = active_at(endpoints_of(simulator, [split], task.assistants), options)
@@ -306,8 +328,7 @@ def _notes(
     notes, known = notes_on(both), task.study.assistants
     if settings.dtype == "auto" and not task.log.exists() and any(getattr(one, "slow_in_float32", 0) for one in both):
         notes.append("this CPU multiplies bfloat16 in hardware: --dtype bfloat16 would be about twice as fast")
-    for name, left_out in grouped((name, question_id) for question_id, name in task.unrecorded).items():
-        notes.append(f"no chats with {name} about {', '.join(left_out)}: in the study, nobody asked it about this")
+    notes += task.left_out
     for name in () if new else sorted(participants.keys() - known):
         near = get_close_matches(name, known, 1)
         notes += [f"people worked with {each!r}, not {name!r}: if it is meant, say {each}=SPEC" for each in near]
@@ -412,20 +433,13 @@ def task_of(
     held_out, study = workspace.split(split).question_ids("test"), workspace.study
     specs = specs_in(study, assistants)
     refuse_missing(specs)
-    task = Task(
+    return Task(
         workspace.manifest,
         study,
         tuple(study.questions[question_id] for question_id in held_out),
         tuple(specs),
         workspace.conversations(model, split, base_model=base_model),
     )
-    if len(task.unrecorded) == len(task.questions) * len(specs):
-        names = " or ".join(spec.argument for spec in specs)
-        raise ChatbenchError(
-            f"{split}: in the study, nobody asked {names} about a held-out question, so there is nothing to replay",
-            fix="name other assistants, or a model: local:FOLDER, openai:MODEL@URL",
-        )
-    return task
 
 
 def specs_in(study: Study, assistants: Sequence[str | AssistantSpec]) -> list[AssistantSpec]:
@@ -491,7 +505,8 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """Lines to print: per assistant, tokens, dollars, and where it would be written."""
-        return [*(one.line() for one in self.pending), *self.cost_lines(), f"to be written to {self.task.log}"]
+        pending = (one.line() for one in self.pending)
+        return [*pending, *self.task.left_out, *self.cost_lines(), f"to be written to {self.task.log}"]
 
     def cost_lines(self) -> list[str]:
         """Tokens and dollars; none if there is nothing to simulate."""
@@ -597,6 +612,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
         ChatbenchError: nothing is prepared or trained, an assistant cannot be read, a key is not set, or a log is
             damaged or was made with other settings.
     """
+    _refuse_nothing_to_replay(asked)
     estimates, measured = list[tuple[str, Estimate]](), Tally()
     for split in asked.splits():
         estimates.append((split, asked.estimate(split, spending.prices, overwrite=overwrite, measured=measured)))
@@ -625,6 +641,16 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
     for address in endpoints_of(asked.simulator, asked.splits(), specs):
         for place in read_addresses(address):
             place.key()
+
+
+def _refuse_nothing_to_replay(asked: Simulations) -> None:
+    tasks = [asked.task(split) for split in asked.splits()]
+    if not any(len(task.unrecorded) < len(task.questions) * len(task.assistants) for task in tasks):
+        names = " or ".join(sorted({spec.argument for task in tasks for spec in task.assistants}))
+        raise ChatbenchError(
+            f"there is nothing to replay: in the study, nobody asked {names} about any of these questions",
+            fix="name other assistants, or a model: local:FOLDER, openai:MODEL@URL",
+        )
 
 
 def _count_recorded(asked: Simulations, spending: Spending) -> None:
@@ -663,6 +689,7 @@ def simulate_splits(
         ChatbenchError: as `simulate`.
     """
     splits, options = asked.splits(), options or EndpointOptions()
+    _refuse_nothing_to_replay(asked)
     if asked.simulator.kind in ENDPOINTS:
         from chatbench.endpoints.participant import refuse_missing_adapters
 
