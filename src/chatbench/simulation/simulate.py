@@ -645,7 +645,7 @@ def dry_run(asked: Simulations, spending: Spending, say: Say, *, overwrite: bool
 
 def _refuse_nothing_to_replay(asked: Simulations) -> None:
     tasks = [asked.task(split) for split in asked.splits()]
-    if not any(len(task.unrecorded) < len(task.questions) * len(task.assistants) for task in tasks):
+    if all(len(task.unrecorded) == len(task.questions) * len(task.assistants) for task in tasks):
         names = " or ".join(sorted({spec.argument for task in tasks for spec in task.assistants}))
         raise ChatbenchError(
             f"there is nothing to replay: in the study, nobody asked {names} about any of these questions",

@@ -339,8 +339,6 @@ def is_done(unit: Unit, workspace: Workspace, settings: RunSettings) -> bool:
     if not unit.split:
         return False
     logs = {_log(unit, workspace, None), _log(unit, workspace, unit.block)}
-    if not any(map(has_chats, logs)):
-        return not any(planned_ids(unit, workspace, settings).values())  # nothing to replay
     if unit.blocks and _log(unit, workspace, 0).parent.is_dir():
         return False
     recorded = {row["id"] for log in logs for _, row in read_log(log) if not row.get("transient")}
