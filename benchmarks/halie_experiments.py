@@ -69,20 +69,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as-recipe": {},
     "answer-weight-4": {"answer_weight": 4},
     "answer-weight-16": {"answer_weight": 16},
-    "three-epochs": {"num_train_epochs": 3},
     "rank-64": {"lora_r": 64},
-    "attention-only": {"lora_targets": LINEAR[:4]},
     "learning-rate-1e-3": {"learning_rate": 1e-3},
     "learning-rate-1e-4": {"learning_rate": 1e-4},
-    "full": {"method": "full", "learning_rate": 5e-5},
-    "chat-template": {"template": "chat"},
+    "three-epochs": {"num_train_epochs": 3, "learning_rate": 1e-3},
+    "attention-only": {"lora_targets": LINEAR[:4], "learning_rate": 1e-3},
+    "chat-template": {"template": "chat", "learning_rate": 1e-3},
+    "full-5e-5": {"method": "full", "learning_rate": 5e-5},
+    "full-2e-4": {"method": "full", "learning_rate": 2e-4},
     "seed-1": {"seed": 1},  # how far a difference means nothing
     "practice": {},
     "share-0.8": {},
     "share-0.5": {},
 }
-RATE = {"learning_rate": 3e-4}
-"""Of all variants that name no other: the recipe's when they were first run, which the results changed."""
+COMMON = {"learning_rate": 3e-4, "validation_examples": 0}
+"""Of all variants that name no other learning rate: the recipe's when they were first run, which the results changed.
+
+The held-out side is measured here, after fine-tuning."""
 PRACTICE = 300
 """Made-up chats; the training side of an inner split has about 390 of people."""
 REPLIES = ("The answer is {}.", "{}", "It is {}.", "I think that {} is right.", "The correct option is: {}")
@@ -163,7 +166,7 @@ def trained(name: str, split: str, inner: Workspace, options: argparse.Namespace
     config = out / "configs" / f"{name}.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(
-        json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **RATE, **VARIANTS[name]})
+        json.dumps({**({"max_steps": options.max_steps} if options.max_steps else {}), **COMMON, **VARIANTS[name]})
     )
     results = ["--results", str(workspace.results)]
     if share := name.partition("share-")[2]:

@@ -217,7 +217,7 @@ FIX: Mapping[FaultKind, str] = {
     "missing": "list its models: curl {where}/models",
     "moved": "if the address that it redirects to is right, give that one: redirects are not followed",
     "unreadable": "check the base URL (it usually ends in /v1); the same command continues",
-    "thinking": "raise --max-tokens, or reduce its reasoning with --reasoning-effort low",
+    "thinking": "raise --max-tokens (of assistants alone: --assistant-max-tokens), or lower --reasoning-effort",
     "overflow": "ask for fewer tokens with --max-tokens, or serve the model with a larger context",
     "absent": "start the endpoint, or check the address",
     "refused": "change what the server objects to, or choose another model; the same command continues",
