@@ -72,7 +72,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rank-64": {"lora_r": 64},
     "learning-rate-1e-3": {"learning_rate": 1e-3},
     "learning-rate-1e-4": {"learning_rate": 1e-4},
-    "three-epochs": {"num_train_epochs": 3, "learning_rate": 1e-3},
+    "two-epochs": {"num_train_epochs": 2, "learning_rate": 1e-3},
     "attention-only": {"lora_targets": LINEAR[:4], "learning_rate": 1e-3},
     "chat-template": {"template": "chat", "learning_rate": 1e-3},
     "full-5e-5": {"method": "full", "learning_rate": 5e-5},

@@ -205,6 +205,28 @@ def test_the_command_reads_what_is_typed(
     assert "\nno answer even when forced\n" in capsys.readouterr().out
 
 
+def test_a_chat_takes_the_answer_model_and_the_room_of_the_assistant_as_a_simulation_does(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question, log = question_on(prepared, "test"), tmp_path / "chats.jsonl"
+    command = ["chat", "tiny", "--question", question, "--max-tokens", "8", "--max-user-turns", "2"]
+    command += ["--data", str(prepared / "data"), "--results", str(prepared / "results"), "--save", str(log)]
+    assert cli.main([*command, "--assistant-max-tokens", "9"]) == 2  # the person is the assistant
+    assert "omit --assistant-max-tokens" in capsys.readouterr().err
+
+    model = f"local:{prepared / 'results' / 'models' / 'tiny' / 'split_1'}"
+    code = cli.main(
+        [*command, "--assistant", model, "--assistant-max-tokens", "9", "--answer-model", "--dtype", "bfloat16"]
+    )
+
+    assert code == 0
+    (chat,) = read_conversations(log)
+    assert chat.letter  # a model of this size writes none by itself, in eight tokens
+    assert chat.simulator["answer_model"]
+    assert chat.simulator["dtype"] == "bfloat16"
+    assert (chat.simulator["max_tokens"], chat.assistant_identity["max_tokens"]) == (8, 9)
+
+
 def test_a_request_is_the_same_as_in_a_simulation(screen: Console) -> None:
     # A prompt of its own in the chat would show the person another simulator than the one that is measured.
     asked: list[Request] = []

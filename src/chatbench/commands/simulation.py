@@ -152,9 +152,12 @@ def chat(
     end_on: options.EndOn = None,
     max_user_turns: options.MaxUserTurns = 10,
     max_tokens: options.MaxTokens = 1000,
+    assistant_max_tokens: options.AssistantMaxTokens = None,
     simulator_temperature: options.SimulatorTemperature = 1.0,
     assistant_temperature: options.AssistantTemperature = 0.7,
+    answer_model: options.AnswerModel = False,
     reasoning_effort: options.ReasoningEffort = "",
+    dtype: options.Dtype = "auto",
     timeout: options.Timeout = 120.0,
     patience: options.Patience = 300.0,
     seed: options.Seed = 0,
@@ -171,12 +174,14 @@ def chat(
     from chatbench.simulation.terminal_chat import chat as step
 
     if assistant is None:
-        options.refuse_given(context, "without --assistant: you play the assistant", "assistant_temperature")
+        of_assistants = ("assistant_temperature", "assistant_max_tokens")
+        options.refuse_given(context, "without --assistant: you play the assistant", *of_assistants)
     options.refuse_without_endpoint(context)
     settings = ChatSettings(
         seed=seed, max_user_turns=max_user_turns, max_tokens=max_tokens, end_on=tuple(end_on or ()),
         simulator_temperature=simulator_temperature, assistant_temperature=assistant_temperature,
-        reasoning_effort=reasoning_effort,
+        answer_model=answer_model, reasoning_effort=reasoning_effort, dtype=dtype,
+        assistant_max_tokens=assistant_max_tokens,
     )  # fmt: skip
     step(
         model, question, workspace=workspace, assistant=assistant, simulator=read_simulator_spec(simulator),
