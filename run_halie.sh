@@ -10,8 +10,9 @@
 #                       questions, by the fine-tuned model and by an answer model; then each assistant's accuracy with
 #                       people and simulated.
 # Environment: MODEL (a recipe, hub id, folder or GGUF file), CHATS per question and assistant, PROMPTED_CHATS of a
-# prompted simulator (whose chats seldom end by themselves, so that each takes several times as long), SPLITS, and
-# CONFIG, a file of settings (for a trial: {"max_steps": 2}).
+# prompted simulator (whose chats seldom end by themselves, so that each takes several times as long), SPLITS,
+# DTYPE of the weights in chats (bfloat16 halves the time where the CPU has bf16 arithmetic), and CONFIG, a file of
+# settings (for a trial: {"max_steps": 2}).
 set -euo pipefail
 cd "$(dirname "$0")"
 PATH="$PWD/.venv/bin:$PATH"
@@ -26,7 +27,7 @@ KEY="$(basename "${MODEL%.gguf}")"  # the folder of MODEL's results; a hub id's 
 [[ -e "$MODEL" ]] || KEY="${MODEL//\//--}"
 SETTINGS=(${CONFIG:+--config "$CONFIG"})
 # 60 tokens hold nearly all of the people's messages.
-TALK=(--max-tokens 60 --conversations "$CHATS")
+TALK=(--max-tokens 60 --conversations "$CHATS" --dtype "${DTYPE:-auto}")
 
 # What it will cost, by the speed of this machine as the dry run measures it.
 cost() {

@@ -21,7 +21,7 @@ from chatbench.cli import main
 from chatbench.core.errors import ChatbenchError
 from chatbench.core.files import write_json
 from chatbench.data.workspace import Workspace
-from chatbench.metrics.agreement import Undefined
+from chatbench.metrics.agreement import Estimate, Undefined
 from chatbench.metrics.names import FINE_TUNED
 from chatbench.metrics.resampling import Resampling
 from chatbench.report.grids import EMPTY, Grid, markdown, print_grids
@@ -38,7 +38,7 @@ from chatbench.report.show import (
     show,
     turn_grid,
 )
-from chatbench.report.tables import footnotes, main_scores
+from chatbench.report.tables import cell_text, footnotes, main_scores
 from chatbench.scoring.eval_chatbench import eval_chatbench
 from chatbench.scoring.score_files import read_score_table
 from chatbench.scoring.score_table import Score
@@ -435,3 +435,9 @@ def test_a_name_stays_one_cell_of_markdown() -> None:
     assert len(lines) == 5
     assert all("\\<script\\> # head\\|" in lines[at] for at in (0, 2, 4))
     assert not set("".join(lines)) & set("\x1b\u202e")
+
+
+@pytest.mark.parametrize(("counted", "said"), [(1, "0.50 (1 split)"), (2, "0.50 (2 splits)")])
+def test_a_value_says_how_many_splits_it_is_of_if_not_of_all(counted: int, said: str) -> None:
+    unknown = Undefined("one split")
+    assert cell_text(Estimate(0.5, unknown, unknown, counted, undefined=5 - counted), "{:.2f}".format) == said

@@ -103,7 +103,11 @@ def cell_text(estimate: Estimate | None, show: Format) -> str:
     if not isinstance(estimate.standard_error, Undefined):
         mean, blank, unit = text.partition(" ")
         text = f"{mean} ± {show(estimate.standard_error).partition(' ')[0]}{blank}{unit}"
-    return f"{text} ({estimate.n} splits)" if estimate.undefined else text
+    return f"{text} ({_splits(estimate.n)})" if estimate.undefined else text
+
+
+def _splits(count: int) -> str:
+    return f"{count} split{'s' * (count != 1)}"
 
 
 def interval_text(bound: Bound | None) -> str:
@@ -606,7 +610,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
         for each in shown_metrics(comparison)
         if isinstance(each.found.difference, Undefined)
     } | {
-        f"{NAMES[each.metric]}, {each.assistant}: {each.found.splits} splits only, in which both have a value"
+        f"{NAMES[each.metric]}, {each.assistant}: {_splits(each.found.splits)} only, in which both have a value"
         for each in shown_metrics(comparison)
         if each.found.undefined and each.found.splits
     }
@@ -614,7 +618,7 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     return [
         *ignored,
         f"{comparison.questions} questions, {comparison.pairs_per_split:.0f} (question, assistant) pairs per split, "
-        f"{len(comparison.splits)} splits; differences are first - second, means over splits",
+        f"{_splits(len(comparison.splits))}; differences are first - second, means over splits",
         f"intervals: {resampling_text(comparison.resampling)}; p: exchanges of the two simulators by question",
         *([f"{MEAN_OF_ASSISTANTS}: each assistant weighs the same; all pairs: pooled"] if averaged else []),
         *sorted(undefined),
