@@ -220,7 +220,9 @@ def test_two_runs_stand_side_by_side_with_their_difference(
     one, two = (read_score_table(finished.results / "scores", key).estimates() for key in ("tiny", "distilgpt2"))
     mean = [scores["mean of assistants", FINE_TUNED, "mae"].mean for scores in (one, two)]
     page = open_page(at(two_runs, "#/comparison"))
-    cells = page.get_by_role("row", name="Mean absolute error").first.locator("td").all_inner_texts()
+    row = page.get_by_role("row", name="Mean absolute error").first
+    row.wait_for()
+    cells = row.locator("td").all_inner_texts()
 
     shown = [float(cell.replace("\u2212", "-")) for cell in cells[1:4]]
     assert shown == pytest.approx([*mean, mean[0] - mean[1]], abs=0.0006)  # type: ignore[operator]
