@@ -467,6 +467,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.temperatures and (not options.conversations or "base" in options.variants):
         parser.error("--temperatures needs --conversations, and --variants that are fine-tuned")
+    if options.max_steps and "two-epochs" in options.variants:
+        parser.error("--max-steps replaces epochs: name --variants without two-epochs")
     return options
 
 
